@@ -1,0 +1,54 @@
+# The commands of this project; CI runs the same. `make demo` and `make test` set up what they need.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+export MLFLOW_DISABLE_TELEMETRY = true
+export DVC_NO_ANALYTICS = 1
+
+.PHONY: help setup demo test test-slow test-engine check format docs clean
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
+
+setup: $(READY)  ## install everything into .venv
+
+# openai-whisper is installed without its dependencies: on a CPU machine it would bring triton, a
+# gigabyte that only CUDA uses. What it imports is the 'whisper' extra.
+$(READY): pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: set PYTHON=/path/to/python3.11"; exit 5; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[all,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'openai-whisper>=20250625'
+	@touch $@
+
+demo: $(READY)  ## recordings to voice on this machine, about ten minutes
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/kamerton demo
+
+test: $(READY)  ## the test suite
+	$(BIN)/python -m pytest
+
+test-slow: $(READY)  ## proofs that take minutes: kill and resume, whole pipelines
+	$(BIN)/python -m pytest -m slow
+
+test-engine: $(READY)  ## image builds; skips where no container engine answers
+	$(BIN)/python -m pytest -m engine
+
+check: $(READY)  ## format, lint, types, layers, generated files
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/kamerton params check
+	@$(BIN)/kamerton params docs | diff -u docs/reference/params.md - || { echo "run make docs"; exit 1; }
+
+format: $(READY)  ## format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: $(READY)  ## regenerate docs/reference and manifests/katib
+	$(BIN)/kamerton params docs -o docs/reference/params.md
+
+clean:  ## remove what runs of the project made, not the environment
+	rm -rf data reports runs tuning models evaluation promotion.json mlflow.db* mlartifacts dvc.lock .dvc/cache .dvc/tmp

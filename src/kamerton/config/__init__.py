@@ -1,0 +1,1 @@
+"""The schema of params.yaml, its loading and its search space."""

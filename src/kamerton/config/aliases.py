@@ -1,0 +1,126 @@
+"""The specification's own configuration keys, in this project's words.
+
+The YAML of documents 002 and 003 loads as it stands: keys with a meaning here are moved, keys that
+can have no effect are passed over with a warning that says why.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from kamerton.config.yaml_source import KeyPath, YamlSource
+
+_LOG = logging.getLogger("kamerton.config")
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _precision(mixed: Any) -> Any:
+    return {True: "auto", False: "fp32"}.get(mixed, mixed)
+
+
+_SEARCH = "tune.search_space"
+# Key in the specification: key here, and how the value changes.
+MOVED: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "core_engine.n_trials": ("tune.trials", _same),
+    "optimization.sampler": ("tune.sampler", _same),
+    "optimization.pruner": ("tune.pruner", _same),
+    "optimization.tpe.n_startup_trials": ("tune.startup_trials", _same),
+    "monitoring.platforms.mlflow.tracking_uri": ("tracking.mlflow_uri", _same),
+    "monitoring.platforms.wandb.project": ("tracking.wandb_project", _same),
+    "resources.mixed_precision": ("train.precision", _precision),
+    "resources.checkpointing.save_frequency_steps": ("train.checkpoint_interval_steps", _same),
+    "resources.checkpointing.keep_n_checkpoints": ("train.keep_checkpoints", _same),
+    "hyperparameter_search_space.epochs.min": ("analyze.min_epochs", _same),
+    "hyperparameter_search_space.epochs.max": ("analyze.max_epochs", _same),
+}
+# Dimensions of the specification's search space: the parameter each sets here.
+DIMENSIONS: dict[str, str] = {
+    "learning_rate": "train.learning_rate",
+    "weight_decay": "train.weight_decay",
+    "encoder_embedding_dim": "train.model.encoder_embedding_dim",
+    "decoder_rnn_dim": "train.model.decoder_rnn_dim",
+    "dropout_decoder": "train.decoder_dropout",
+    "batch_size": "train.batch_size",
+    "grad_clip_thresh": "train.grad_clip_thresh",
+    "mel_fmax": "audio.mel_fmax_hz",
+}
+_PATIENCE = "this version stops a run by train.patience_share alone"
+_RESTARTS = "this version skips steps that are not finite and does not restart a run"
+# Keys (or whole branches) without effect, and why.
+IGNORED: dict[str, str] = {
+    "core_engine.name": "it names the specification's engine",
+    "core_engine.primary_engine": "Optuna is the engine on one machine",
+    "core_engine.resume_from_checkpoint": "an unfinished run of equal input is always continued",
+    "optimization.tpe.consider_magic_clip": "Optuna deprecated it in 4.9 and removes it in 6.0",
+    "optimization.hyperband": "trials are measured in optimiser steps: tune.trial_steps",
+    "smart_early_stopping": _PATIENCE,
+    "early_stopping": _PATIENCE,
+    "overfitting_detection": _PATIENCE,
+    "monitoring.platforms.wandb.entity": "Weights & Biases reads WANDB_ENTITY",
+    "monitoring.alerts": "this version sends no alerts",
+    "resources.gradient_checkpointing": "attention memory is small at this model's size",
+    "hyperparameter_search_space.epochs.default": "the analysis recommends the epochs",
+    "adaptive_learning": "the schedule is train.warmup_steps and train.min_learning_rate_share",
+    "training_recovery": _RESTARTS,
+}
+_SECTIONS = {name.partition(".")[0] for name in (*MOVED, *IGNORED)} | {"search_space"}
+
+
+def _flatten(values: Any, path: KeyPath = ()) -> list[tuple[KeyPath, Any]]:
+    if isinstance(values, dict) and values:
+        return [leaf for key, value in values.items() for leaf in _flatten(value, (*path, key))]
+    return [(path, values)]
+
+
+def _reason(dotted: str) -> str | None:
+    return next(
+        (why for key, why in IGNORED.items() if dotted == key or dotted.startswith(f"{key}.")), None
+    )
+
+
+def _put(values: dict[Any, Any], path: KeyPath, value: Any) -> None:
+    for key in path[:-1]:
+        values = values.setdefault(key, {})
+    values[path[-1]] = value
+
+
+def _search_space(given: dict[str, Any]) -> dict[str, Any]:
+    return {DIMENSIONS.get(name, name): dimension for name, dimension in given.items()}
+
+
+def translate(source: YamlSource) -> YamlSource:
+    """The source with the specification's keys moved to ours, and a warning for each ignored one.
+
+    Keys that are neither ours nor the specification's stay where they are, to be refused.
+    """
+    foreign = _SECTIONS & set(source.values)
+    if not foreign:
+        return source
+    values: dict[str, Any] = {k: v for k, v in source.values.items() if k not in foreign}
+    lines = dict(source.lines)
+    for path, value in _flatten(
+        {key: source.values[key] for key in source.values if key in foreign}
+    ):
+        dotted = ".".join(map(str, path))
+        if path[0] == "search_space":
+            continue
+        if dotted in MOVED:
+            name, convert = MOVED[dotted]
+            target: KeyPath = tuple(name.split("."))
+            lines[target] = source.lines.get(path, 0)
+            _put(values, target, convert(value))
+        elif why := _reason(dotted):
+            _LOG.warning("%s: '%s' has no effect: %s", source.place(path), dotted, why)
+        else:  # under its whole name, so that it is refused at its own line
+            lines[(dotted,)] = source.lines.get(path, 0)
+            values[dotted] = value
+    if isinstance(source.values.get("search_space"), dict):
+        space = _search_space(source.values["search_space"])
+        _put(values, tuple(_SEARCH.split(".")), space)
+        for name in source.values["search_space"]:
+            target = (*_SEARCH.split("."), DIMENSIONS.get(name, name))
+            lines[target] = source.lines.get(("search_space", name), 0)
+    return YamlSource(source.name, values, lines)

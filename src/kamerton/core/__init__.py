@@ -1,0 +1,1 @@
+"""What every layer needs: errors, files, progress, environment, executor I/O."""

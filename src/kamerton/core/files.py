@@ -1,0 +1,255 @@
+"""Atomic writes, hashes and locks: no reader ever sees half a file.
+
+Every write goes to a temporary sibling, is flushed to disk and renamed. A process that is killed
+leaves at worst a sibling named ``.<name>.partial-<pid>``, which the next writer of the same path
+removes once the process that made it is gone.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from kamerton.core.errors import InputCorruptError, InputMissingError, UsageError
+
+_PARTIAL = ".partial-"
+_HASH_BLOCK_BYTES = 1 << 20
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}{_PARTIAL}{os.getpid()}")
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return error.errno == errno.EPERM
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def remove_stale_partials(path: Path) -> None:
+    """Remove what writers of ``path`` that no longer run left behind."""
+    for leftover in path.parent.glob(f".{_glob_escape(path.name)}{_PARTIAL}*"):
+        pid = leftover.name.rpartition("-")[2]
+        if not pid.isdigit() or int(pid) == os.getpid() or not _is_alive(int(pid)):
+            _remove(leftover)
+
+
+def _glob_escape(name: str) -> str:
+    return "".join(f"[{char}]" if char in "*?[" else char for char in name)
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` atomically, making parent folders."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_stale_partials(path)
+    temporary = _partial(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_directory(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` as UTF-8 with the line ends it has."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def dump_json(value: object) -> str:
+    """Readable JSON whose bytes depend on the value alone; NaN is refused."""
+    return json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write ``value`` as sorted, indented JSON."""
+    write_text(path, dump_json(value))
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write one JSON object per line, keys in the order given."""
+    lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    write_text(path, "".join(lines))
+
+
+def _read_text(path: Path, produced_by: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise InputMissingError(path, produced_by=produced_by) from error
+    except IsADirectoryError as error:
+        raise InputCorruptError(
+            path, problem="is a folder, not a file", hint="name the file in it"
+        ) from error
+    except UnicodeDecodeError as error:
+        problem = f"is not UTF-8 text (byte {error.start})"
+        raise InputCorruptError(path, problem=problem, hint=_rewrite_hint(produced_by)) from error
+
+
+def _rewrite_hint(produced_by: str) -> str:
+    if produced_by == "you":
+        return "correct that line, or make the file again"
+    return f"make it again: `kamerton {produced_by} --force`"
+
+
+def read_json(path: Path, *, produced_by: str) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        InputMissingError: there is no such file.
+        InputCorruptError: it is not UTF-8, not JSON, or not an object.
+    """
+    text = _read_text(path, produced_by)
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise InputCorruptError(
+            path, problem=f"is not JSON: {error}", hint=_rewrite_hint(produced_by)
+        ) from error
+    if not isinstance(value, dict):
+        raise InputCorruptError(
+            path, problem="is not a JSON object", hint=_rewrite_hint(produced_by)
+        )
+    return value
+
+
+def read_jsonl(path: Path, *, produced_by: str) -> list[dict[str, Any]]:
+    """Read one JSON object per line; blank lines are passed over.
+
+    Raises:
+        InputMissingError: there is no such file.
+        InputCorruptError: a line is not a JSON object; the line is named.
+    """
+    rows = []
+    for number, line in enumerate(_read_text(path, produced_by).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise InputCorruptError(
+                f"{path}:{number}", problem=f"is not JSON: {error}", hint=_rewrite_hint(produced_by)
+            ) from error
+        if not isinstance(row, dict):
+            raise InputCorruptError(
+                f"{path}:{number}", problem="is not a JSON object", hint=_rewrite_hint(produced_by)
+            )
+        rows.append(row)
+    return rows
+
+
+def require_new(path: Path, *, force: bool) -> None:
+    """Refuse to overwrite ``path`` unless ``force``."""
+    if path.exists() and not force and not (path.is_dir() and not any(path.iterdir())):
+        raise UsageError(
+            f"{path} exists already.", hint="give --force to replace it, or another path"
+        )
+
+
+@contextlib.contextmanager
+def output_directory(path: Path, *, force: bool = False) -> Iterator[Path]:
+    """Yield an empty temporary folder that becomes ``path`` when the block ends well.
+
+    An older folder at ``path`` stays whole until that moment, and for good when the block raises.
+    """
+    require_new(path, force=force)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_stale_partials(path)
+    temporary = _partial(path)
+    _remove(temporary)
+    temporary.mkdir()
+    try:
+        yield temporary
+        _replace_directory(temporary, path)
+    except BaseException:
+        _remove(temporary)
+        raise
+    _sync_directory(path.parent)
+
+
+def _replace_directory(temporary: Path, path: Path) -> None:
+    if not path.exists():
+        os.replace(temporary, path)
+        return
+    # A non-empty folder cannot be renamed over; the old one steps aside under a name that the
+    # next writer cleans up if this process is killed between the two renames.
+    aside = path.with_name(f".{path.name}{_PARTIAL}old-{os.getpid()}")
+    _remove(aside)
+    os.replace(path, aside)
+    os.replace(temporary, path)
+    _remove(aside)
+
+
+@contextlib.contextmanager
+def file_lock(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on ``path``; the system releases it when the holder dies.
+
+    A second process waits, and says on stderr that it does.
+    """
+    import fcntl  # POSIX only, and only where a lock is taken
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            started = time.monotonic()
+            print(f"waiting for another process that holds {path}", file=sys.stderr, flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+            print(
+                f"it finished after {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True
+            )
+        yield
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_HASH_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sha256_tree(path: Path) -> str:
+    """SHA-256 over the names and contents of all files below ``path``, in order of name."""
+    digest = hashlib.sha256()
+    for file in sorted(item for item in path.rglob("*") if item.is_file()):
+        digest.update(f"{file.relative_to(path).as_posix()}\0{sha256_file(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def sha256_json(value: object) -> str:
+    """SHA-256 of the canonical JSON of a value: sorted keys, no spaces, no NaN."""
+    text = json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
