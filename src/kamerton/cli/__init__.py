@@ -1,0 +1,1 @@
+"""One command per stage and the commands around them."""

@@ -1,0 +1,77 @@
+"""The `kamerton` command: wiring, and the one place where errors become messages and exit codes."""
+
+import sys
+from typing import Annotated
+
+import typer
+from typer.exceptions import Abort, Exit, TyperException
+
+from kamerton import __version__
+from kamerton.cli.output import narrate, print_error
+from kamerton.cli.params import params_app
+from kamerton.cli.pipeline import pipeline_app
+from kamerton.cli.project import add_project_commands
+from kamerton.cli.runs import runs_app
+from kamerton.cli.stage_commands import add_stage_commands, join_section_pairs
+from kamerton.cli.voice import add_voice_commands
+from kamerton.core.errors import INTERRUPTED_EXIT_CODE, PipelineError, UsageError
+
+app = typer.Typer(
+    name="kamerton",
+    help="From a folder of raw recordings to a served text-to-speech voice.",
+    epilog="Start with `kamerton demo`, or `kamerton init my-voice` for your own recordings.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+add_stage_commands(app)
+add_project_commands(app)
+add_voice_commands(app)
+app.add_typer(params_app, name="params", rich_help_panel="Project")
+app.add_typer(runs_app, name="runs", rich_help_panel="Project")
+app.add_typer(pipeline_app, name="pipeline", rich_help_panel="Kubernetes")
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    del version
+
+
+def run(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(exit_code(arguments))
+
+
+def exit_code(arguments: list[str] | None = None) -> int:
+    """Run the command line; every failure that is not a bug ends as a message and a code."""
+    given = sys.argv[1:] if arguments is None else arguments
+    try:
+        result = app(join_section_pairs(given), standalone_mode=False)
+    except PipelineError as error:
+        print_error(error)
+        return error.exit_code
+    except Exit as stop:
+        return stop.exit_code
+    except TyperException as error:
+        narrate(f"{error.format_message()}")
+        return UsageError.exit_code
+    except (KeyboardInterrupt, Abort):
+        narrate("interrupted")
+        return INTERRUPTED_EXIT_CODE
+    except BrokenPipeError:
+        return 1
+    return result if isinstance(result, int) else 0

@@ -1,0 +1,71 @@
+"""`kamerton runs`: what is in the runs folder."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kamerton.cli.output import print_json, print_pairs
+from kamerton.core.errors import UsageError
+from kamerton.tracking.metrics_file import read_records
+from kamerton.tracking.run_directory import RunDirectory, list_runs
+
+runs_app = typer.Typer(help="List and inspect training runs.", no_args_is_help=True)
+RunsFolder = Annotated[Path, typer.Option("--runs", help="Folder of runs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
+
+
+def _row(run: RunDirectory) -> dict[str, Any]:
+    return {"id": run.path.name, "live": run.live, **run.status().as_json()}
+
+
+def find_run(runs: Path, identifier: str) -> RunDirectory:
+    """The run whose id starts with ``identifier``, or the newest for ``last``.
+
+    Raises:
+        UsageError: none, or more than one.
+    """
+    known = list_runs(runs)
+    if identifier == "last" and known:
+        return known[0]
+    found = [run for run in known if identifier in run.path.name]
+    if len(found) != 1:
+        count = "no run" if not found else f"{len(found)} runs"
+        raise UsageError(
+            f"{count} in {runs} with '{identifier}' in the id.",
+            hint="`kamerton runs list` shows them",
+        )
+    return found[0]
+
+
+@runs_app.command("list", epilog="Next: kamerton runs show last")
+def list_command(runs: RunsFolder = Path("runs"), as_json: AsJson = False) -> None:
+    """Runs, newest first."""
+    rows = [_row(run) for run in list_runs(runs)]
+    if as_json:
+        print_json(rows)
+        return
+    for row in rows:
+        state = "running" if row["live"] else row["state"]
+        state = "killed" if state == "running" and not row["live"] else state
+        print(f"{row['id']:<48} {state:<9} step {row['step']:<7} {row['reason']}".rstrip())
+
+
+@runs_app.command("show", epilog="Example: kamerton runs show last --json")
+def show(
+    identifier: Annotated[str, typer.Argument(help="Part of the run's id, or 'last'.")] = "last",
+    runs: RunsFolder = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """One run: where it stands and its last figures."""
+    run = find_run(runs, identifier)
+    last: dict[str, Any] = {}
+    if run.metrics_file.exists():
+        for record in read_records(run.metrics_file):
+            last.update(record.values)
+    row = _row(run) | {"metrics": last}
+    if as_json:
+        print_json(row)
+        return
+    pairs = [(key, str(value)) for key, value in row.items() if key not in {"metrics", "facts"}]
+    print_pairs(pairs + [(key, str(value)) for key, value in (row["facts"] | last).items()])
