@@ -6,6 +6,14 @@ from kamerton.config.loading import leaves
 from kamerton.config.schema import Params
 from kamerton.config.search_space import Dimension
 
+_OPENING = """\
+# Parameters
+
+Made by `kamerton params docs`. A project's `params.yaml` gives what differs from these defaults.
+Units stand in the names. `tune.search_space` maps the dotted name of a parameter to a range
+(`{type: float, low: 1e-5, high: 1e-2, log: true}`) or to choices
+(`{type: choice, choices: [256, 512]}`).
+"""
 _HEAD = "| key | type | default | effect |\n| --- | --- | --- | --- |\n"
 
 
@@ -21,13 +29,7 @@ def _default(value: object) -> str:
 
 def reference() -> str:
     """Markdown tables: key, type, default and effect, one table per section."""
-    parts = [
-        "# Parameters\n\n"
-        "Made by `kamerton params docs`. A project's `params.yaml` gives\n"
-        "what differs from these defaults. Units stand in the names. `tune.search_space` maps the dotted\n"
-        "name of a parameter to a range (`{type: float, low: 1e-5, high: 1e-2, log: true}`) or to\n"
-        "choices (`{type: choice, choices: [256, 512]}`).\n"
-    ]
+    parts = [_OPENING]
     by_section: dict[str, list[str]] = {}
     for leaf in leaves():
         section, _, name = leaf.name.partition(".")

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from kamerton.config.aliases import translate
 from kamerton.config.schema import SECTIONS, Params, merge
+from kamerton.config.search_space import search_space_faults
 from kamerton.config.yaml_source import KeyPath, YamlSource, parse_scalar, read_yaml
 from kamerton.core.errors import ParamsError, UsageError
 
@@ -121,16 +122,37 @@ def validate(values: dict[str, Any], sources: Sequence[YamlSource]) -> Params:
         ParamsError: lists every fault with its file and line.
     """
     try:
-        return Params.model_validate(values)
+        params = Params.model_validate(values)
     except ValidationError as invalid:
         faults = list(dict.fromkeys(_explain(error, sources) for error in invalid.errors()))
-        count = (
-            "1 parameter is wrong" if len(faults) == 1 else f"{len(faults)} parameters are wrong"
-        )
-        raise ParamsError(
-            f"{count}:\n  " + "\n  ".join(faults),
-            hint="`kamerton params docs` lists every key with its unit and default",
-        ) from invalid
+        raise _wrong(faults) from invalid
+    if faults := _search_space_faults(params, sources):
+        raise _wrong(faults)
+    return params
+
+
+def _wrong(faults: Sequence[str]) -> ParamsError:
+    count = "1 parameter is wrong" if len(faults) == 1 else f"{len(faults)} parameters are wrong"
+    return ParamsError(
+        f"{count}:\n  " + "\n  ".join(faults),
+        hint="`kamerton params docs` lists every key with its unit and default",
+    )
+
+
+def _search_space_faults(params: Params, sources: Sequence[YamlSource]) -> list[str]:
+    """Faults of a search space that somebody wrote; the tuner checks the default one itself.
+
+    The default space may not fit, say, a voice of low sample rate, which concerns nobody who does
+    not search.
+    """
+    space: KeyPath = ("tune", "search_space")
+    owner = next((source for source in sources if _has(source.values, space)), None)
+    if owner is None:
+        return []
+    return [
+        f"{owner.place((*space, name))}: tune.search_space.{name}: {fault}"
+        for name, fault in search_space_faults(params).items()
+    ]
 
 
 def parse_override(text: str) -> dict[str, Any]:

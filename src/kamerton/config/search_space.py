@@ -1,7 +1,7 @@
 """The search space: one source for Optuna's distributions and Katib's parameters."""
 
-import math
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -78,11 +78,19 @@ class Dimension(BaseModel):
             raise ValueError("a range needs low <= high")
         if self.log and (self.low <= 0 or self.step is not None):
             raise ValueError("a logarithmic range needs low > 0 and no step")
-        if self.step is not None and self.step <= 0:
-            raise ValueError("step must be above 0")
+        if self.step is not None:
+            self._check_step(self.step, self.low, self.high)
         numbers = [self.low, self.high] + ([] if self.step is None else [self.step])
         if self.type == "int" and any(number != int(number) for number in numbers):
             raise ValueError("an int range needs whole numbers")
+
+    @staticmethod
+    def _check_step(step: float, low: float, high: float) -> None:
+        if step <= 0:
+            raise ValueError("step must be above 0")
+        # As people write the numbers: 1.0 is ten steps of 0.1, which floats deny.
+        if (Decimal(str(high)) - Decimal(str(low))) % Decimal(str(step)) != 0:
+            raise ValueError("high must be a whole number of steps above low")
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -145,8 +153,8 @@ class Dimension(BaseModel):
         low, high = self.bounds
         number = min(max(_as_float(value), low), high) if _is_number(value) else low
         if self.step is not None:
-            last = math.floor((high - low) / self.step + 1e-9)
-            number = low + self.step * min(round((number - low) / self.step), last)
+            # Steps add up to a hair more than the high end now and then.
+            number = min(low + self.step * round((number - low) / self.step), high)
         return round(number) if self.type == "int" else number
 
 

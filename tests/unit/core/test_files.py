@@ -68,9 +68,14 @@ def test_bytes_that_are_no_text_are_corrupt_input(tmp_path):
 
 def test_output_directory_appears_whole_or_not_at_all(tmp_path):
     target = tmp_path / "out"
-    with pytest.raises(RuntimeError), files.output_directory(target) as folder:
-        (folder / "half").write_text("x")
-        raise RuntimeError
+
+    def fail():
+        with files.output_directory(target) as folder:
+            (folder / "half").write_text("x")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert not target.exists()
     assert list(tmp_path.iterdir()) == []
     with files.output_directory(target) as folder:

@@ -1,0 +1,1 @@
+"""Decoding, resampling, loudness, mel spectrograms and voice activity, in numpy."""

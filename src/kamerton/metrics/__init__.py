@@ -1,0 +1,1 @@
+"""How well a voice speaks: alignment, spectral, perceptual and intelligibility measures."""
