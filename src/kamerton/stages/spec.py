@@ -86,7 +86,7 @@ STAGES: dict[str, StageSpec] = {
             inputs=(_CLIPS,),
             outputs=(_TRANSCRIPTS,),
             sections=("transcribe", "text"),
-            image="data",
+            image="train",
             next_command="kamerton dataset",
         ),
         StageSpec(
@@ -136,7 +136,7 @@ STAGES: dict[str, StageSpec] = {
             "Let the voice read the test sentences and measure what is heard.",
             inputs=(_DATASET, _MODEL),
             outputs=(_EVALUATION, _report("evaluation", "to look at and listen to")),
-            sections=("evaluate", "transcribe", "text", "promote", "tracking"),
+            sections=("evaluate", "transcribe", "promote", "tracking"),
             image="train",
             next_command="kamerton promote",
         ),

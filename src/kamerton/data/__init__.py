@@ -1,0 +1,1 @@
+"""Manifests, segmentation, recognition backends, filters, split and batching."""

@@ -1,0 +1,1 @@
+"""Whisper's two implementations behind one protocol."""

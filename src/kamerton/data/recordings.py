@@ -1,0 +1,49 @@
+"""Which files of a folder are recordings, and what they are called."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+# Notes, transcripts and corrections that may lie beside recordings.
+SIDECAR_SUFFIXES = frozenset(
+    {".csv", ".dvc", ".html", ".json", ".jsonl", ".lab", ".md", ".srt"}
+    | {".textgrid", ".tsv", ".txt", ".vtt", ".yaml", ".yml"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A file, and its name relative to the folder, in POSIX form and valid UTF-8."""
+
+    path: Path
+    name: str
+
+
+def find_recordings(folder: Path) -> list[Recording]:
+    """Every file that is meant to be sound, in order of name.
+
+    Nested folders and symbolic links are followed, each real folder once. Hidden files and files
+    with a `SIDECAR_SUFFIXES` ending are no recordings; everything else is, also what turns out
+    not to be readable, so that it is reported and not overlooked.
+    """
+    found: list[Recording] = []
+    seen: set[str] = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:  # a link to a folder above or beside
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in files:
+            if not name.startswith(".") and Path(name).suffix.lower() not in SIDECAR_SUFFIXES:
+                path = Path(parent, name)
+                found.append(Recording(path, _printable(path.relative_to(folder).as_posix())))
+    return sorted(found, key=lambda recording: recording.name)
+
+
+def _printable(name: str) -> str:
+    """The name with bytes that are not UTF-8 written as escapes, so that JSON can hold it."""
+    return os.fsencode(name).decode("utf-8", errors="backslashreplace")
