@@ -97,7 +97,9 @@ class Page:
         self._parts.append(f"<p>{escape(paragraph)}</p>")
         return self
 
-    def marked(self, label: str, words: Iterable[tuple[str, Literal["same", "gone", "new"]]]) -> Self:
+    def marked(
+        self, label: str, words: Iterable[tuple[str, Literal["same", "gone", "new"]]]
+    ) -> Self:
         """A line of words in which what is missing is struck out and what is new stands out."""
         tags = {"same": "span", "gone": "del", "new": "ins"}
         line = " ".join(f"<{tags[kind]}>{escape(word)}</{tags[kind]}>" for word, kind in words)

@@ -1,0 +1,321 @@
+"""MLflow follows the run directory: a background thread sends on what metrics.jsonl holds.
+
+The file is the queue. Training never waits for MLflow, not even for its import; a server that is
+away for a while misses nothing; and a run that is killed goes on where its record in mlflow.json
+says. A point that is sent twice is one point, because it carries the time of its line.
+"""
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from kamerton.core.errors import PipelineError, ToolMissingError
+from kamerton.core.files import read_json, write_json
+from kamerton.tracking.metrics_file import MetricsCursor, Record
+from kamerton.tracking.mlflow_client import connect, experiment_id
+from kamerton.tracking.protocol import EndState
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+_log = logging.getLogger(__name__)
+
+_RECORD: Final = "mlflow.json"
+_INTERVAL_SECONDS: Final = 5.0
+_RETRY_SECONDS: Final = 15.0
+_PARENT_POLL_SECONDS: Final = 1.0
+_HURRIED_SECONDS: Final = 10.0
+_BATCH_LINES: Final = 200  # at most 1000 metrics go into one request
+_BATCH_METRICS: Final = 1000
+_BATCH_PARAMS: Final = 100
+_PARAM_CHARS: Final = 6000
+_TAG_CHARS: Final = 5000
+_END_STATUS: Final = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
+_KEPT_FILES: Final = ("params.yaml", "environment.json", "command.txt", "metrics.jsonl")
+# Requests that will be refused for ever; sending them again would block all that follow.
+_REFUSED: Final = frozenset(
+    {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS", "PERMISSION_DENIED"}
+)
+
+
+@dataclass(slots=True)
+class _Progress:
+    """What mlflow.json keeps: the MLflow run and how much of the file it has."""
+
+    uri: str
+    key: str = ""  # tag by which a run is found whose id was not noted in time
+    run_id: str = ""
+    ended: bool = False  # the MLflow run has all and knows how the run ended
+    offset: int = 0
+    inode: int | None = None
+    sent: dict[str, int] = field(default_factory=dict)  # series -> the last step sent
+
+    @classmethod
+    def load(cls, path: Path, uri: str) -> "_Progress":
+        if path.is_file():
+            record = read_json(path, produced_by="train")
+            if record.get("uri") == uri:
+                return cls(**record)
+        return cls(uri)
+
+    def save(self, path: Path) -> None:
+        write_json(path, {name: getattr(self, name) for name in self.__dataclass_fields__})
+
+
+class MlflowFollower:
+    """Keeps one MLflow run equal to one run directory, in the background."""
+
+    def __init__(
+        self,
+        run: Path,
+        *,
+        uri: str,
+        experiment: str,
+        name: str = "",
+        parent: Path | None = None,
+        tags: Mapping[str, str] | None = None,
+        drain_seconds: float = 60.0,
+        retry_seconds: float = _RETRY_SECONDS,
+    ) -> None:
+        """Start to follow the run directory at ``run``; returns at once.
+
+        Args:
+            run: the run directory.
+            uri: MLflow's tracking URI.
+            experiment: name of the MLflow experiment.
+            name: what MLflow calls the run; the run directory's name where left out.
+            parent: run directory of the run that this one is a part of (a study, for its trials);
+                it must be followed too, at the latest soon.
+            tags: tags of the MLflow run.
+            drain_seconds: how long ``close`` waits for what is not sent yet.
+            retry_seconds: pause after a failed attempt.
+        """
+        self._run, self._uri, self._experiment, self._parent = run, uri, experiment, parent
+        self._name, self._tags = name or run.name, dict(tags or {})
+        self._drain_seconds, self._retry_seconds = drain_seconds, retry_seconds
+        self._client: MlflowClient | None = None
+        self._progress: _Progress | None = None
+        self._end: EndState | None = None
+        self._troubled = False
+        self._wake = threading.Event()
+        self._give_up = threading.Event()
+        # A daemon: a server that hangs must not keep the process alive.
+        self._thread = threading.Thread(target=self._follow, name=f"mlflow-{run.name}", daemon=True)
+        self._thread.start()
+
+    @property
+    def run_id(self) -> str:
+        """The MLflow run's id, or "" while there is none."""
+        return self._progress.run_id if self._progress else ""
+
+    def wake(self) -> None:
+        """Look for new lines now."""
+        self._wake.set()
+
+    def end(self, state: EndState) -> None:
+        """Say that nothing more will be recorded, without waiting; ``close`` waits."""
+        if self._end is None:
+            self._end = state
+        self._wake.set()
+
+    def close(self, state: EndState) -> None:
+        """Send the rest and end the MLflow run; give up, and say so, after ``drain_seconds``."""
+        self.end(state)
+        # A run that was stopped goes on later, and so does what is sent. A server that did not
+        # answer a moment ago hardly will now.
+        hurried = state == "stopped" or self._troubled
+        seconds = min(self._drain_seconds, _HURRIED_SECONDS) if hurried else self._drain_seconds
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            self._give_up.set()
+            self._wake.set()
+            _log.warning(
+                "MLflow at %s did not take all of %s within %.0f s; the run directory has it",
+                self._uri, self._run, seconds,
+            )  # fmt: skip
+
+    def _follow(self) -> None:
+        while not self._give_up.is_set():
+            ending = self._end  # read first: what was written before it is then sent before it
+            pause = _INTERVAL_SECONDS
+            try:
+                if self._attempt(ending):
+                    return
+            except ToolMissingError as error:
+                _log.warning("%s The run is not recorded there; %s.", error.message, error.hint)
+                return
+            # The service may fail in any way; the run must not notice.
+            except Exception as error:
+                pause = self._retry_seconds
+                self._report(error)
+            self._wake.wait(pause if self._end is ending else 0.0)
+            self._wake.clear()
+
+    def _attempt(self, ending: EndState | None) -> bool:
+        """Send what is new; True when the run has ended and all is sent."""
+        if not self._connected():
+            time.sleep(_PARENT_POLL_SECONDS)
+            return False
+        while self._send_batch():
+            pass
+        if self._troubled:
+            _log.warning("MLflow at %s answers again; nothing was lost", self._uri)
+            self._troubled = False
+        if ending is None:
+            return False
+        self._finish(ending)
+        return True
+
+    def _report(self, error: Exception) -> None:
+        if not self._troubled:
+            words = (
+                error.message
+                if isinstance(error, PipelineError)
+                else f"{type(error).__name__}: {error}"
+            )
+            _log.warning(
+                "MLflow at %s cannot be reached (%s); the run goes on, and it is tried again",
+                self._uri, words.splitlines()[0],
+            )  # fmt: skip
+        self._troubled = True
+
+    def _connected(self) -> bool:
+        """Open or make the MLflow run; False while the parent's run does not exist yet."""
+        if self._progress is not None:
+            return True
+        if self._client is None:
+            self._client = connect(self._uri)
+        progress = _Progress.load(self._run / _RECORD, self._uri)
+        if progress.run_id:
+            self._client.update_run(progress.run_id, status="RUNNING")
+            progress.ended = False
+        elif not self._open_run(self._client, progress):
+            return False
+        self._cursor = MetricsCursor(
+            self._run / "metrics.jsonl",
+            offset=progress.offset,
+            seen=progress.sent,
+            inode=progress.inode,
+        )
+        self._progress = progress
+        return True
+
+    def _open_run(self, client: "MlflowClient", progress: _Progress) -> bool:
+        """Give ``progress`` an MLflow run; False while the parent's does not exist yet."""
+        tags = {**self._tags, "kamerton.run_directory": self._run.name}
+        if self._parent is not None:
+            parent_id = _Progress.load(self._parent / _RECORD, self._uri).run_id
+            if not parent_id:
+                return False
+            tags["mlflow.parentRunId"] = parent_id
+        experiment = experiment_id(client, self._uri, self._experiment)
+        # Noted before the run is made: killed in between, the run is found by it again.
+        known = bool(progress.key)
+        progress.key = progress.key or uuid.uuid4().hex
+        progress.save(self._run / _RECORD)
+        query = f"tags.`kamerton.key` = '{progress.key}'"
+        found = client.search_runs([experiment], filter_string=query) if known else []
+        if found:
+            progress.run_id = str(found[0].info.run_id)
+        else:
+            tags["kamerton.key"] = progress.key
+            created = client.create_run(experiment, tags=tags, run_name=self._name)
+            progress.run_id = str(created.info.run_id)
+        progress.save(self._run / _RECORD)
+        return True
+
+    def _send_batch(self) -> bool:
+        """Send some lines; False when there were none. What was not sent stays to be sent."""
+        assert self._progress is not None  # connected before
+        before = (self._cursor.offset, dict(self._cursor.seen))
+        records = self._cursor.poll(limit=_BATCH_LINES)
+        moved = self._cursor.offset != before[0]
+        try:
+            self._send(records)
+        except BaseException:
+            self._cursor.offset, self._cursor.seen = before
+            raise
+        if moved:
+            self._progress.offset, self._progress.inode = self._cursor.offset, self._cursor.inode
+            self._progress.sent = dict(self._cursor.seen)
+            self._progress.save(self._run / _RECORD)
+        return moved
+
+    def _send(self, records: list[Record]) -> None:
+        from mlflow.entities import Metric
+
+        metrics = [
+            Metric(name, value, round(record.time * 1000), record.step or 0)
+            for record in records
+            if record.kind == "metrics"
+            for name, value in record.values.items()
+        ]
+        for start in range(0, len(metrics), _BATCH_METRICS):
+            self._request("log_batch", metrics=metrics[start : start + _BATCH_METRICS])
+        for record in records:
+            self._send_other(record)
+
+    def _send_other(self, record: Record) -> None:
+        from mlflow.entities import Param, RunTag
+
+        if record.kind == "params":
+            pairs = [
+                Param(name, value[:_PARAM_CHARS]) for name, value in flatten(record.fields).items()
+            ]
+            for start in range(0, len(pairs), _BATCH_PARAMS):
+                self._request("log_batch", params=pairs[start : start + _BATCH_PARAMS])
+        elif record.kind == "event":
+            words = " ".join(f"{name}={value}" for name, value in record.fields.items())
+            tag = RunTag(f"event.{record.name}", f"step {record.step}: {words}"[:_TAG_CHARS])
+            self._request("log_batch", tags=[tag])
+        elif record.file and (self._run / record.file).is_file():
+            folder = str(Path(record.file).parent)
+            self._request(
+                "log_artifact", local_path=str(self._run / record.file), artifact_path=folder
+            )
+
+    def _request(self, method: str, **arguments: Any) -> None:
+        """Call the client; what the server refuses for good is reported and passed over."""
+        from mlflow.exceptions import MlflowException
+
+        assert self._client is not None
+        assert self._progress is not None
+        try:
+            getattr(self._client, method)(self._progress.run_id, **arguments)
+        except MlflowException as error:
+            if error.error_code not in _REFUSED:
+                raise
+            _log.warning(
+                "MLflow refused part of %s: %s", self._run.name, str(error).splitlines()[0]
+            )
+
+    def _finish(self, state: EndState) -> None:
+        for name in _KEPT_FILES:
+            if (self._run / name).is_file():
+                self._request("log_artifact", local_path=str(self._run / name))
+        self._request("set_terminated", status=_END_STATUS[state])
+        assert self._progress is not None  # connected before
+        self._progress.ended = True
+        self._progress.save(self._run / _RECORD)
+
+
+def is_recorded(run: Path, uri: str) -> bool:
+    """Whether MLflow has everything of an ended run."""
+    return _Progress.load(run / _RECORD, uri).ended
+
+
+def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested parameters as dotted names with their values in words."""
+    flat: dict[str, str] = {}
+    for key, value in nested.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, f"{name}."))
+        else:
+            flat[name] = str(value)
+    return flat

@@ -1,0 +1,155 @@
+import io
+import json
+import math
+import wave as wave_format
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kamerton.tracking import JsonlTracker, MetricsCursor, Record, read_records
+from kamerton.tracking.metrics_file import encode_wav
+
+VALUES = st.dictionaries(st.sampled_from(["a", "b", "c/d"]), st.floats(), min_size=1)
+
+
+def steps_of(path: Path, name: str = "loss") -> list[int]:
+    return [r.step for r in read_records(path) if name in r.values and r.step is not None]
+
+
+@given(values=VALUES, step=st.integers(0, 10**9), time=st.floats(0, 4e9))
+def test_a_line_reads_back_as_it_was_written(
+    values: dict[str, float], step: int, time: float
+) -> None:
+    record = Record("metrics", round(time, 3), step, values=values)
+    line = record.line()
+    assert line.endswith(b"\n")
+    assert line.count(b"\n") == 1
+    json.loads(line, parse_constant=pytest.fail)  # NaN is not JSON
+    found = Record.parse(line)
+    assert found is not None
+    assert found.step == step
+    for name, value in values.items():
+        assert found.values[name] == value or math.isnan(value)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"", b"{", b"[]\n", b"1\n", b'{"kind":"metrics"}\n',
+     b'{"kind":"metrics","time":1,"values":3}\n',
+     b'{"kind":"m","time":1,"step":1,"values":{"a":"big"}}\n',
+     b"\xff\xfe\n"],
+)  # fmt: skip
+def test_what_is_no_record_is_none(line: bytes) -> None:
+    assert Record.parse(line) is None
+
+
+def test_everything_logged_is_read_back(tmp_path: Path) -> None:
+    tracker = JsonlTracker(tmp_path)
+    tracker.log_params({"train": {"token": "abcdefgh", "steps": 5}})
+    tracker.log_metrics({"loss": np.float32(0.5), "grad_norm": math.inf}, 1)
+    tracker.log_metrics({}, 1)
+    tracker.log_event("best", step=1, value=0.5)
+    tracker.log_figure("attention", b"png", 1)
+    tracker.log_audio("sample", np.zeros(8, np.float32), 8000, 1)
+    tracker.log_text("note", "hello", 1)
+    tracker.close("finished")
+    records = read_records(tmp_path / "metrics.jsonl")
+    assert [r.kind for r in records] == [
+        "params", "metrics", "event", "figure", "audio", "text", "event"
+    ]  # fmt: skip
+    assert records[0].fields == {"train": {"token": "***", "steps": 5}}
+    assert records[1].values == {"loss": 0.5, "grad_norm": math.inf}
+    assert (tmp_path / records[3].file).read_bytes() == b"png"
+    assert (tmp_path / records[4].file).stat().st_size == 44 + 16
+    assert records[-1].fields == {"state": "finished"}
+
+
+def test_lines_are_there_before_any_flush(tmp_path: Path) -> None:
+    tracker = JsonlTracker(tmp_path)
+    tracker.log_metrics({"loss": 1.0}, 1)
+    assert steps_of(tmp_path / "metrics.jsonl") == [1]
+    tracker.close("finished")
+
+
+@given(
+    written=st.integers(0, 12),
+    resumed=st.integers(0, 12),
+    tail=st.sampled_from(["", '{"kind', "x"]),
+)
+def test_after_a_resume_every_step_is_recorded_once(
+    tmp_path_factory: pytest.TempPathFactory, written: int, resumed: int, tail: str
+) -> None:
+    resumed = min(resumed, written)
+    folder = tmp_path_factory.mktemp("run")
+    path = folder / "metrics.jsonl"
+    tracker = JsonlTracker(folder)
+    cursor, seen = MetricsCursor(path), []
+    for step in range(1, written + 1):
+        tracker.log_metrics({"loss": float(step)}, step)
+    seen += cursor.poll()
+    with path.open("a") as file:  # killed within a line
+        file.write(tail)
+    again = JsonlTracker(folder, resume_step=resumed)
+    seen += cursor.poll()
+    for step in range(resumed + 1, 15):
+        again.log_metrics({"loss": float(step)}, step)
+    seen += cursor.poll()
+    again.close("finished")
+    tracker.close("stopped")
+    seen += cursor.poll()
+
+    assert steps_of(path) == list(range(1, 15))
+    assert [r.step for r in seen if "loss" in r.values] == list(range(1, 15))
+    resumes = [r for r in read_records(path) if r.name == "resumed"]
+    assert resumes[0].fields["dropped_lines"] == written - resumed + bool(tail)
+
+
+def test_a_torn_line_does_not_swallow_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"kind":"metrics","step":1,"time":1,"values":{"loss":1}}\n{"kind":"met')
+    tracker = JsonlTracker(tmp_path)
+    tracker.log_metrics({"loss": 2.0}, 2)
+    tracker.close("finished")
+    assert steps_of(path) == [1, 2]
+
+
+@given(cuts=st.lists(st.integers(0, 400), max_size=8))
+def test_a_reader_sees_each_line_once_however_the_file_grows(
+    tmp_path_factory: pytest.TempPathFactory, cuts: list[int]
+) -> None:
+    path = tmp_path_factory.mktemp("run") / "metrics.jsonl"
+    lines = b"".join(Record("metrics", 1.0, step, values={"a": 1.0}).line() for step in range(8))
+    path.write_bytes(b"")
+    cursor, seen = MetricsCursor(path), []
+    with path.open("ab") as file:
+        for start, end in zip([0, *sorted(cuts)], [*sorted(cuts), len(lines)], strict=True):
+            file.write(lines[start:end])
+            file.flush()
+            seen += cursor.poll(limit=3)
+    while more := cursor.poll(limit=3):
+        seen += more
+    assert [record.step for record in seen] == list(range(8))
+
+
+def test_a_reader_can_go_on_where_another_stopped(tmp_path: Path) -> None:
+    tracker = JsonlTracker(tmp_path)
+    path = tmp_path / "metrics.jsonl"
+    tracker.log_metrics({"a": 1.0, "b": 1.0}, 1)
+    first = MetricsCursor(path)
+    first.poll()
+    tracker.log_metrics({"a": 2.0}, 2)
+    second = MetricsCursor(path, offset=first.offset, seen=first.seen)
+    assert [record.step for record in second.poll()] == [2]
+    tracker.close("finished")
+    assert MetricsCursor(tmp_path / "none.jsonl").poll() == []
+
+
+def test_wav_bytes_hold_the_wave() -> None:
+    wave = np.array([0.0, 0.5, -0.5, 1.0, -1.0, 7.0], np.float32)
+    with wave_format.open(io.BytesIO(encode_wav(wave, 16000))) as file:
+        assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (16000, 1, 2)
+        samples = np.frombuffer(file.readframes(6), "<i2")
+    np.testing.assert_allclose(samples / 32767, np.clip(wave, -1, 1), atol=1e-4)

@@ -1,0 +1,254 @@
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kamerton.core.files import read_json, write_json
+from kamerton.tracking import JsonlTracker
+from kamerton.tracking.mlflow_client import connect
+from kamerton.tracking.mlflow_follower import MlflowFollower, flatten, is_recorded
+
+pytest.importorskip("mlflow")
+
+
+@pytest.fixture(scope="module")
+def client(mlflow_database: str) -> Any:
+    return connect(mlflow_database)
+
+
+def follow(run: Path, uri: str, **more: Any) -> MlflowFollower:
+    return MlflowFollower(run, uri=uri, experiment="tests", **more)
+
+
+def run_id(run: Path) -> str:
+    return str(read_json(run / "mlflow.json", produced_by="train")["run_id"])
+
+
+def points(client: Any, run: Path, name: str) -> list[tuple[int, float]]:
+    return sorted((m.step, m.value) for m in client.get_metric_history(run_id(run), name))
+
+
+def new_run(tmp_path: Path, name: str = "run") -> Path:
+    run = tmp_path / name
+    run.mkdir()
+    (run / "params.yaml").write_text("a: 1\n")
+    return run
+
+
+def test_a_run_arrives_whole(tmp_path: Path, client: Any, mlflow_database: str) -> None:
+    run = new_run(tmp_path)
+    tracker = JsonlTracker(run)
+    follower = follow(run, mlflow_database, name="first", tags={"kind": "test"})
+    tracker.log_params({"train": {"steps": 5, "token": "abcdefgh"}, "empty": {}})
+    for step in range(1, 1301):  # more than one request holds
+        tracker.log_metrics({"loss": 1.0 / step}, step)
+    tracker.log_metrics({"val": float("nan")}, 1300)
+    tracker.log_event("best", step=7, value=0.5)
+    tracker.log_figure("attention", b"png", 7)
+    tracker.log_audio("sample", np.zeros(4, np.float32), 8000, 7)
+    tracker.close("finished")
+    follower.close("finished")
+
+    found = client.get_run(run_id(run))
+    assert found.info.status == "FINISHED"
+    assert found.info.run_name == "first"
+    assert is_recorded(run, mlflow_database)
+    assert not is_recorded(run, "http://127.0.0.1:5000")
+    assert points(client, run, "loss") == [(step, 1.0 / step) for step in range(1, 1301)]
+    assert np.isnan(points(client, run, "val")[0][1])
+    assert found.data.params == {"train.steps": "5", "train.token": "***", "empty": "{}"}
+    assert found.data.tags["kind"] == "test"
+    assert found.data.tags["event.best"] == "step 7: value=0.5"
+    top = {item.path for item in client.list_artifacts(run_id(run))}
+    assert top >= {"figures", "samples", "params.yaml", "metrics.jsonl"}
+    figures = client.list_artifacts(run_id(run), "figures")
+    assert [item.path for item in figures] == ["figures/attention-00000007.png"]
+    assert "mlartifacts" in found.info.artifact_uri
+
+
+def test_a_resumed_run_goes_on_in_the_same_mlflow_run(
+    tmp_path: Path, client: Any, mlflow_database: str
+) -> None:
+    run = new_run(tmp_path)
+    tracker, follower = JsonlTracker(run), follow(run, mlflow_database)
+    for step in range(1, 6):
+        tracker.log_metrics({"loss": float(step)}, step)
+    tracker.close("stopped")
+    follower.close("stopped")
+    first = run_id(run)
+    assert client.get_run(first).info.status == "KILLED"
+
+    tracker, follower = JsonlTracker(run, resume_step=3), follow(run, mlflow_database)
+    for step in range(4, 9):
+        tracker.log_metrics({"loss": float(step)}, step)
+    tracker.close("finished")
+    follower.close("finished")
+    assert run_id(run) == first
+    assert points(client, run, "loss") == [(step, float(step)) for step in range(1, 9)]
+    assert client.get_run(first).info.status == "FINISHED"
+
+
+def test_what_was_sent_but_not_noted_is_not_doubled(
+    tmp_path: Path, client: Any, mlflow_database: str
+) -> None:
+    run = new_run(tmp_path)
+    tracker, follower = JsonlTracker(run), follow(run, mlflow_database)
+    tracker.log_metrics({"loss": 1.0}, 1)
+    tracker.close("finished")
+    follower.close("finished")
+    # Killed between sending and noting: the note is older than what MLflow has.
+    record = read_json(run / "mlflow.json", produced_by="train")
+    write_json(run / "mlflow.json", {**record, "offset": 0, "sent": {}})
+    follow(run, mlflow_database).close("finished")
+    assert points(client, run, "loss") == [(1, 1.0)]
+    # Killed between making the MLflow run and noting its id.
+    write_json(run / "mlflow.json", {**record, "offset": 0, "sent": {}, "run_id": ""})
+    follow(run, mlflow_database).close("finished")
+    assert run_id(run) == record["run_id"]
+
+
+def test_children_are_nested_below_their_parent(
+    tmp_path: Path, client: Any, mlflow_database: str
+) -> None:
+    parent, child = new_run(tmp_path, "parent"), new_run(tmp_path, "child")
+    for run in (parent, child):
+        JsonlTracker(run).close("finished")
+    # The child comes first and waits until its parent has a run.
+    inner = follow(child, mlflow_database, parent=parent)
+    outer = follow(parent, mlflow_database)
+    outer.close("finished")
+    inner.close("finished")
+    assert client.get_run(run_id(child)).data.tags["mlflow.parentRunId"] == run_id(parent)
+
+
+class _Refusing(BaseHTTPRequestHandler):
+    """Answers every request with an error, like a server on its way up."""
+
+    def _refuse(self) -> None:
+        self.send_response(503)
+        self.end_headers()
+
+    do_GET = do_POST = do_PUT = _refuse  # noqa: N815
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def dead_uri() -> str:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture
+def refusing_uri() -> Iterator[str]:
+    server = HTTPServer(("127.0.0.1", 0), _Refusing)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def hanging_uri() -> Iterator[str]:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("server", ["dead_uri", "refusing_uri", "hanging_uri"])
+def test_a_server_that_does_not_answer_costs_the_run_nothing(
+    server: str,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    run = new_run(tmp_path)
+    tracker = JsonlTracker(run)
+    follower = follow(run, request.getfixturevalue(server), drain_seconds=2.0, retry_seconds=0.2)
+    slowest = 0.0
+    for step in range(50):
+        started = time.perf_counter()
+        tracker.log_metrics({"loss": 1.0}, step)
+        follower.wake()
+        slowest = max(slowest, time.perf_counter() - started)
+        time.sleep(0.005)
+    tracker.close("finished")
+    started = time.perf_counter()
+    follower.close("finished")
+    assert time.perf_counter() - started < 4.0
+    assert slowest < 0.5
+    reported = [r for r in caplog.records if "cannot be reached" in r.getMessage()]
+    assert len(reported) <= 1
+    assert any("did not take all" in record.getMessage() for record in caplog.records)
+
+
+def test_a_database_that_comes_back_gets_everything(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
+    client: Any, mlflow_database: str,
+) -> None:  # fmt: skip
+    import kamerton.tracking.mlflow_follower as module
+
+    def away(_uri: str) -> Any:
+        raise ConnectionError("nobody there")
+
+    monkeypatch.setattr(module, "connect", away)
+    run = new_run(tmp_path)
+    tracker, follower = JsonlTracker(run), follow(run, mlflow_database, retry_seconds=0.05)
+    tracker.log_metrics({"loss": 1.0}, 1)
+    time.sleep(0.4)
+    assert len([r for r in caplog.records if "cannot be reached" in r.getMessage()]) == 1
+    assert not (run / "mlflow.json").exists()
+    monkeypatch.setattr(module, "connect", connect)
+    tracker.log_metrics({"loss": 2.0}, 2)
+    tracker.close("finished")
+    follower.close("finished")
+    assert points(client, run, "loss") == [(1, 1.0), (2, 2.0)]
+    assert any("answers again" in record.getMessage() for record in caplog.records)
+
+
+def test_without_the_package_the_run_ends_at_once_and_says_why(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "mlflow.tracking", None)
+    run = new_run(tmp_path)
+    follower = follow(run, f"sqlite:///{tmp_path / 'mlflow.db'}")
+    started = time.perf_counter()
+    follower.close("finished")
+    assert time.perf_counter() - started < 2.0
+    assert "pip install 'kamerton[track]'" in caplog.text
+    assert "did not take all" not in caplog.text
+
+
+def test_what_mlflow_refuses_does_not_block_the_rest(
+    tmp_path: Path, client: Any, mlflow_database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = new_run(tmp_path)
+    tracker, follower = JsonlTracker(run), follow(run, mlflow_database)
+    tracker.log_params({"a": 1})
+    tracker.log_params({"a": 2})  # MLflow never changes a parameter
+    tracker.log_metrics({"loss": 1.0}, 1)
+    tracker.close("finished")
+    follower.close("finished")
+    assert client.get_run(run_id(run)).data.params == {"a": "1"}
+    assert points(client, run, "loss") == [(1, 1.0)]
+    assert any("refused" in record.getMessage() for record in caplog.records)
+
+
+def test_parameters_are_flattened_to_dotted_names() -> None:
+    nested = {"a": {"b": {"c": 1}, "d": [1, 2]}, "e": None}
+    assert flatten(nested) == {"a.b.c": "1", "a.d": "[1, 2]", "e": "None"}
