@@ -7,6 +7,7 @@ and a hum raises the floor of the bands it sits in and of no other.
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
@@ -66,9 +67,7 @@ class LevelMeter:
         self._rate_hz = rate_hz
         self._frames = 0
         self._pending = np.zeros(0, dtype=np.float32)
-        self._power: list[NDArray[np.float32]] = []
-        self._mean: list[NDArray[np.float32]] = []
-        self._peak: list[NDArray[np.float32]] = []
+        self._power, self._mean, self._peak = array("f"), array("f"), array("f")
 
     def feed(self, block: NDArray[np.float32]) -> None:
         """Take the next samples."""
@@ -84,7 +83,7 @@ class LevelMeter:
         """End the stream; an incomplete last frame counts."""
         self._measure(self._pending, np.zeros(min(1, len(self._pending)), dtype=np.int64))
         self._pending = self._pending[:0]
-        return FrameLevels(_join(self._power), _join(self._mean), _join(self._peak))
+        return FrameLevels(_whole(self._power), _whole(self._mean), _whole(self._peak))
 
     def _measure(self, wave: NDArray[np.float32], starts: NDArray[np.int64]) -> None:
         if not len(starts):
@@ -92,17 +91,19 @@ class LevelMeter:
         lengths = np.diff(np.append(starts, len(wave)))
         exact = wave.astype(np.float64)
         squares, sums = (np.add.reduceat(values, starts) for values in (exact**2, exact))
-        self._power.append((squares / lengths).astype(np.float32))
-        self._mean.append((sums / lengths).astype(np.float32))
-        self._peak.append(np.maximum.reduceat(np.abs(wave), starts))
+        _extend(self._power, squares / lengths)
+        _extend(self._mean, sums / lengths)
+        _extend(self._peak, np.maximum.reduceat(np.abs(wave), starts))
         self._frames += len(starts)
 
 
-def _join(parts: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """All parts in one; the list is emptied, so that they are not held twice."""
-    whole = np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
-    parts.clear()
-    return whole
+# Thousands of small arrays would fragment the heap; one that grows does not.
+def _extend(column: array[float], values: NDArray[np.floating]) -> None:
+    column.frombytes(values.astype(np.float32).tobytes())
+
+
+def _whole(column: array[float]) -> NDArray[np.float32]:
+    return np.frombuffer(column, dtype=np.float32)
 
 
 # Below 200 Hz there is mains hum and handling noise; above 7 kHz nothing that vowels need.
@@ -133,7 +134,7 @@ class EnergyDetector:
         self._powers: list[NDArray[np.float32]] = []  # of frames from self._first on
         self._first = 0
         self._loudest = np.full((len(self._bands), 1), -np.inf, dtype=np.float32)
-        self._scores: list[NDArray[np.float32]] = []
+        self._scores = array("f")
         self._scored = 0
 
     def feed(self, block: NDArray[np.float32]) -> None:
@@ -155,7 +156,7 @@ class EnergyDetector:
             missing -= self._analyse(min(missing, _BATCH_FRAMES))
         if self._frames > self._scored:
             self._score(self._frames - self._scored)
-        return _join(self._scores)
+        return _whole(self._scores)
 
     def _window_start(self, frame: int) -> int:
         middle = (2 * frame + 1) * self._rate_hz // (2 * FRAMES_PER_SECOND)
@@ -183,7 +184,8 @@ class EnergyDetector:
         powers = np.concatenate(self._powers, axis=1)
         self._loudest = np.maximum(self._loudest, loud_levels(powers))
         begin = self._scored - self._first
-        self._scores.append(score_band_powers(powers, self._loudest)[begin : begin + frames])
+        scores = score_band_powers(powers, self._loudest)
+        _extend(self._scores, scores[begin : begin + frames])
         self._scored += frames
         drop = max(0, self._scored - _CONTEXT_FRAMES - self._first)
         self._powers = [powers[:, drop:]]

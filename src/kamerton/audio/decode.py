@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-BLOCK_FRAMES = 1 << 15  # 0.7 s at 44.1 kHz: large enough for speed, small if a block is lost
+BLOCK_SAMPLES = 1 << 15  # 0.7 s of mono at 44.1 kHz: fast, and little when a block is lost
 MIN_RATE_HZ, MAX_RATE_HZ = 4_000, 768_000
 # Float files may exceed 1.0, and some hold integers unscaled; beyond this it is not sound.
 _MAX_AMPLITUDE = 1e6
@@ -77,7 +77,7 @@ class AudioStream:
         self._raw = raw
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
-        """Yield mono blocks of at most `BLOCK_FRAMES` samples; they are yours to change."""
+        """Yield mono blocks of at most `BLOCK_SAMPLES`; they are yours to change."""
         try:
             for block in self._raw:
                 mono = self._downmix(block)
@@ -186,10 +186,11 @@ def _libsndfile_blocks(file: Any) -> Iterator[NDArray[np.float32]]:
     import soundfile
 
     chatty = file.format in ("MP3", "MPEG")
+    frames = max(1, BLOCK_SAMPLES // file.channels)
     while True:
         try:
             with _silenced() if chatty else contextlib.nullcontext():
-                block = file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)
+                block = file.read(frames, dtype="float32", always_2d=True)
         except (soundfile.SoundFileError, OSError) as error:
             raise AudioReadError("broken_data", _said(error)) from error
         if not len(block):
@@ -236,7 +237,7 @@ def _ffmpeg_blocks(
 ) -> Iterator[NDArray[np.float32]]:
     assert process.stdout is not None
     frame_bytes = 4 * channels
-    while data := process.stdout.read(BLOCK_FRAMES * frame_bytes):
+    while data := process.stdout.read(max(1, BLOCK_SAMPLES // channels) * frame_bytes):
         whole = len(data) - len(data) % frame_bytes
         samples = np.frombuffer(data[:whole], dtype=">f4").astype(np.float32)
         yield samples.reshape(-1, channels)

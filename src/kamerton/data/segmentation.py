@@ -21,6 +21,7 @@ from kamerton.audio.files import write_flac
 from kamerton.audio.loudness import STEPS_PER_SECOND, LoudnessMeter, gated_loudness, true_peak
 from kamerton.audio.resample import StreamResampler, shared_grid_hz
 from kamerton.data.cuts import CutLimits, Span, plan_clips, runs, speech_mask
+from kamerton.data.noise import NoiseMeter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,10 +30,7 @@ if TYPE_CHECKING:
 
     from kamerton.config.schema import AudioParams, SegmentParams
 
-MAX_SNR_DB = 100.0  # digital silence between words; infinity has no place in JSON
-_NOISE_REACH_FRAMES = 500  # noise is measured in the pauses within 5 s of a clip ...
 _SURELY_QUIET = 0.1  # score below which a frame is no speech beyond doubt
-_GUARD_FRAMES = 5  # ... 50 ms away from speech
 _OVERSHOOT_DB = 2.0  # true peaks of speech are hardly ever further above its samples
 _ID_HEX_DIGITS = 16
 # Below this SNR noise begins to hide weak sounds, and at the lower end pauses must be longer by
@@ -198,17 +196,31 @@ def plan_source(
     """Where somebody speaks, (T,), and the clips to cut.
 
     Noise makes pauses look longer and words shorter than they are, so the noisier a recording,
-    the longer a silence must be to be believed.
+    the longer a silence must be to be believed; unless it is needed to keep a clip within the
+    maximum length.
     """
     limits = cut_limits(segment)
     mask = speech_mask(analysis.scores, limits.min_pause_frames)
     snr_db = NoiseMeter(analysis.levels.power, mask).snr_db(0, len(mask))
     if snr_db is not None and snr_db < _QUIET_ROOM_DB:
-        caution = min(1.0, (_QUIET_ROOM_DB - snr_db) / (_QUIET_ROOM_DB - _NOISY_ROOM_DB))
-        factor = 1.0 + caution * (_NOISY_PAUSE_FACTOR - 1.0)
-        pause = round(limits.min_pause_frames * factor)
-        mask = speech_mask(analysis.scores, pause, round(caution * _NOISY_GROW_FRAMES))
+        mask = _cautious_mask(analysis.scores, mask, snr_db, limits)
     return mask, plan_clips(analysis.scores, mask, limits)
+
+
+def _cautious_mask(
+    scores: NDArray[np.float32], bold: NDArray[np.bool_], snr_db: float, limits: CutLimits
+) -> NDArray[np.bool_]:
+    """The speech mask of a noisy recording; ``bold`` is what it would be in a quiet room."""
+    caution = min(1.0, (_QUIET_ROOM_DB - snr_db) / (_QUIET_ROOM_DB - _NOISY_ROOM_DB))
+    pause = limits.min_pause_frames
+    grow = round(caution * _NOISY_GROW_FRAMES)
+    longer = round(pause * (1.0 + caution * (_NOISY_PAUSE_FACTOR - 1.0)))
+    mask = speech_mask(scores, longer, grow)
+    for bolder in (speech_mask(scores, pause, grow), bold):
+        for start, end in zip(*runs(mask), strict=True):
+            if end - start > limits.max_frames:
+                mask[start:end] = bolder[start:end]
+    return mask
 
 
 def cut_limits(segment: SegmentParams) -> CutLimits:
@@ -226,42 +238,6 @@ def cut_limits(segment: SegmentParams) -> CutLimits:
         pad_frames=frames(segment.pad_seconds),
         keep_forced_cuts=segment.keep_forced_cuts,
     )
-
-
-class NoiseMeter:
-    """Speech against the pauses around it, from frame powers and a speech mask, (T,) each."""
-
-    def __init__(self, power: NDArray[np.float32], mask: NDArray[np.bool_]) -> None:
-        self._power, self._mask = power, mask
-        guarded = ~_widened(mask, _GUARD_FRAMES)
-        self._quiet = guarded if guarded.any() else ~mask
-        # The recording as a whole stands in where there is no pause near.
-        self._noise = _mean(power[self._quiet])
-
-    def snr_db(self, start: int, end: int) -> float | None:
-        """Of the speech in frames [start, end); None if the recording has no pause at all."""
-        near = slice(max(0, start - _NOISE_REACH_FRAMES), end + _NOISE_REACH_FRAMES)
-        noise = _mean(self._power[near][self._quiet[near]])
-        noise = self._noise if noise is None else noise
-        signal = _mean(self._power[start:end][self._mask[start:end]])
-        if noise is None or signal is None:
-            return None
-        if noise <= 0.0:
-            return MAX_SNR_DB
-        ratio = max(signal - noise, 1e-12 * noise) / noise
-        return float(np.clip(10.0 * math.log10(ratio), -MAX_SNR_DB, MAX_SNR_DB))
-
-
-def _mean(values: NDArray[np.float32]) -> float | None:
-    return float(values.mean(dtype=np.float64)) if len(values) else None
-
-
-def _widened(mask: NDArray[np.bool_], frames: int) -> NDArray[np.bool_]:
-    starts, ends = runs(mask)
-    widened = mask.copy()
-    for start, end in zip(starts, ends, strict=True):
-        widened[max(0, start - frames) : end + frames] = True
-    return widened
 
 
 def _clip(

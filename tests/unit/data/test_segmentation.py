@@ -12,9 +12,8 @@ from kamerton.audio.loudness import integrated_loudness, true_peak
 from kamerton.audio.resample import resample
 from kamerton.config.schema import AudioParams, SegmentParams
 from kamerton.data.cuts import runs
+from kamerton.data.noise import MAX_SNR_DB
 from kamerton.data.segmentation import (
-    MAX_SNR_DB,
-    NoiseMeter,
     analyse_source,
     clip_id,
     faded,
@@ -191,19 +190,6 @@ def test_noisy_clips_are_rejected_and_not_written(tmp_path):
     assert list(folder.iterdir()) == []
 
 
-def test_noise_is_local():
-    """Quiet in the first minute, loud in the second: each clip has the noise of its own time."""
-    mask = np.zeros(12_000, dtype=bool)
-    mask[1000:1200] = mask[9000:9200] = True
-    power = np.where(np.arange(12_000) < 6000, 1e-6, 1e-4).astype(np.float32)
-    power[mask] += 1e-2
-    meter = NoiseMeter(power, mask)
-    assert meter.snr_db(1000, 1200) == pytest.approx(40.0, abs=0.01)
-    assert meter.snr_db(9000, 9200) == pytest.approx(20.0, abs=0.01)
-    assert meter.snr_db(5000, 5100) is None
-    assert NoiseMeter(power, np.ones(12_000, dtype=bool)).snr_db(0, 100) is None
-
-
 def test_limits_hold_for_every_clip_to_the_sample(tmp_path):
     rng = np.random.default_rng(3)
     spans, seconds = paced(rng.uniform(0.3, 6.0, 14), rng.uniform(0.2, 0.9, 15))
@@ -326,3 +312,16 @@ def test_real_speech_comes_back_whole(tmp_path, real_speech, seed):
     covered = sum(last - first for first, last in limits)
     assert covered >= (speech_frames[1] - speech_frames[0]).sum() / 100
     assert 25 < np.median([clip.snr_db for clip in done.clips]) < 70
+
+
+def test_caution_in_noise_ends_where_a_clip_would_be_too_long(tmp_path):
+    """Short pauses are doubted in noise; used all the same when nothing else keeps the limit."""
+    spans, seconds = paced([2.8] * 6, [0.8, 0.24, 0.24, 0.24, 0.24, 0.24, 0.8])
+    wave = with_noise(bursts(spans, seconds), "pink", 12)
+    segment = SegmentParams(target_seconds=6.0, max_seconds=8.0)
+    done, _ = run(tmp_path, wave, 16_000, segment)
+    assert all(clip.reasons == () and not clip.forced_cut for clip in done.clips)
+    cuts_at = [(a[1] + b[0]) / 2 for a, b in pairwise(clip_seconds(done))]
+    pauses = [(end, start) for (_, end), (start, _) in pairwise(spans)]
+    assert all(any(low - 0.1 < cut < high + 0.1 for low, high in pauses) for cut in cuts_at)
+    assert len(cuts_at) >= 2
