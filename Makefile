@@ -49,6 +49,7 @@ format: $(READY)  ## format and fix what can be fixed
 
 docs: $(READY)  ## regenerate docs/reference and manifests/katib
 	$(BIN)/kamerton params docs -o docs/reference/params.md
+	$(BIN)/kamerton pipeline katib
 
 clean:  ## remove what runs of the project made, not the environment
 	rm -rf data reports runs tuning models evaluation promotion.json mlflow.db* mlartifacts dvc.lock .dvc/cache .dvc/tmp

@@ -217,7 +217,7 @@ def test_every_parameter_arrives_by_all_four_ways(
             assert _value(seen["params"], leaf.name) != leaf.default, f"{name} by {way}"
 
 
-HEAVY = ("torch", "mlflow", "whisper", "faster_whisper", "optuna", "kfp", "dvc", "matplotlib", "scipy")
+HEAVY = ("torch", "mlflow", "whisper", "faster_whisper", "optuna", "kfp", "dvc", "scipy")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["train", "--dry-run"]])

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from kamerton import __version__
 from kamerton.cli.output import narrate, print_json, print_pairs
 from kamerton.cli.pipeline.package import CompileOptions, compile_package, version_name
 from kamerton.cli.pipeline.server import Credentials, Server
@@ -263,6 +264,32 @@ def logs(
             f"The logs of {failures} pods could not be read.",
             hint="finished pods are removed after a while; the artifact store may keep their logs",
         )
+
+
+@pipeline_app.command(
+    "katib", epilog="Example: kamerton pipeline katib && git diff manifests/katib"
+)
+def katib(
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the manifests go.")] = Path(
+        "manifests/katib/experiment.yaml"
+    ),
+    image: Annotated[
+        str,
+        typer.Option("--image", envvar="KAMERTON_IMAGE_TRAIN", help="Image of the trials."),
+    ] = f"kamerton-train:{__version__}",
+    params: ParamsFile = None,
+    overrides: Overrides = None,
+) -> None:
+    """Write the search of tune.search_space as a Katib Experiment."""
+    from kamerton.config.loading import load_params
+    from kamerton.core.files import write_text
+    from kamerton.smart_tuner.katib import manifests, render
+
+    made = manifests(load_params(params, overrides=overrides or []), image=image)
+    head = "# Made by `kamerton pipeline katib` from params.yaml: change that, and make it again.\n"
+    write_text(output, head + render(made))
+    narrate(f"wrote {output}")
 
 
 def connect(endpoint: str, namespace: str | None) -> Server:

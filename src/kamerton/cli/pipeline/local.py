@@ -2,10 +2,13 @@
 
 The runner refuses container components in child processes, although it can run them: their command
 starts with `python3 -m kamerton`, which is installed here. Two checks of Kubeflow are lifted for
-that, in this process only, so the package that runs is byte for byte the one a cluster would get.
+that, in this process only. The package is the one that a cluster would get, except that no task is
+tried again: retries are for lost nodes, and here they would only delay the message.
 """
 
+import contextlib
 import re
+import sys
 import tempfile
 import warnings
 from dataclasses import dataclass
@@ -56,7 +59,8 @@ def run_local(package: Path, arguments: dict[str, Any], root: Path) -> list[Loca
 
 
 def _execute(package: Path, arguments: dict[str, Any], root: Path) -> None:
-    with warnings.catch_warnings():
+    # What the stages and kfp say goes to stderr: stdout is for the result.
+    with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
         warnings.simplefilter("ignore")  # kfp warns on import, of itself
         from kfp import components, local
         from kfp.local.subprocess_task_handler import SubprocessTaskHandler
@@ -64,7 +68,7 @@ def _execute(package: Path, arguments: dict[str, Any], root: Path) -> None:
         # Private names of kfp, the same from 2.15 to 2.17; test_pipeline_local notices a change.
         SubprocessTaskHandler.validate_image = lambda *_: None
         SubprocessTaskHandler.validate_not_container_component = lambda *_: None
-        pipeline = components.load_component_from_file(str(package))
+        pipeline = components.load_component_from_text(without_retries(package.read_text("utf-8")))
         # kfp deletes its workspace at the end, even one that was there before: give it one of ours.
         with tempfile.TemporaryDirectory() as workspace:
             local.init(
@@ -74,6 +78,16 @@ def _execute(package: Path, arguments: dict[str, Any], root: Path) -> None:
                 raise_on_error=True,
             )
             pipeline(**arguments)
+
+
+def without_retries(package: str) -> str:
+    """The same package with every task tried once."""
+    import yaml
+
+    spec, *platforms = yaml.safe_load_all(package)
+    for task in spec["root"]["dag"]["tasks"].values():
+        task.pop("retryPolicy", None)
+    return yaml.safe_dump_all([spec, *platforms], sort_keys=True)
 
 
 def _task(folder: Path) -> LocalTask:

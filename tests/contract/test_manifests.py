@@ -1,0 +1,251 @@
+"""Every manifest against the schema of its kind, unknown fields refused; and that this is so."""
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.contract import kube_schemas
+from tests.contract.kube_schemas import SchemaMissingError, errors, is_core, schema_folder
+
+ROOT = Path(__file__).parents[2] / "manifests"
+FILES = sorted(ROOT.rglob("*.yaml"))
+# Maps whose keys are the user's own words.
+FREE = {
+    "labels", "annotations", "matchLabels", "requests", "limits", "pairs", "selector",
+    "nodeSelector", "primaryPodLabels", "data", "stringData",
+}  # fmt: skip
+
+Json = dict[str, Any]
+
+
+def read(file: Path) -> list[Json]:
+    return [one for one in yaml.safe_load_all(file.read_text(encoding="utf-8")) if one]
+
+
+def is_kustomization(manifest: Json) -> bool:
+    return bool(manifest["kind"] == "Kustomization")
+
+
+MANIFESTS = [
+    pytest.param(manifest, id=f"{file.relative_to(ROOT)}:{manifest['kind']}")
+    for file in FILES
+    for manifest in read(file)
+    if not is_kustomization(manifest)
+]
+KUSTOMIZATIONS = [file for file in FILES if file.name == "kustomization.yaml"]
+
+
+def schemas_for(manifest: Json) -> Path | None:
+    folder = schema_folder()
+    if folder is None and not is_core(manifest):
+        pytest.skip(f"{manifest['kind']}: set {kube_schemas.VARIABLE} to the folder of schemas")
+    return folder
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS)
+def test_a_manifest_is_valid(manifest: Json) -> None:
+    assert errors(manifest, schemas_for(manifest)) == []
+
+
+def objects(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The place of every mapping whose keys a schema names."""
+    if isinstance(value, dict):
+        if path and (path[-1] in FREE or path == ("metadata",)):
+            return
+        yield path
+        for key, one in value.items():
+            yield from objects(one, (*path, key))
+    elif isinstance(value, list):
+        for index, one in enumerate(value):
+            yield from objects(one, (*path, index))
+
+
+def misspelt(manifest: Json, path: tuple[Any, ...]) -> Json:
+    changed = copy.deepcopy(manifest)
+    place: Any = changed
+    for key in path:
+        place = place[key]
+    place["misspelt"] = "x"
+    return changed
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS)
+def test_a_misspelling_anywhere_fails(manifest: Json) -> None:
+    folder = schemas_for(manifest)
+    passed = [path for path in objects(manifest) if not errors(misspelt(manifest, path), folder)]
+    assert passed == []
+
+
+@pytest.mark.parametrize(
+    "file", KUSTOMIZATIONS, ids=lambda file: str(file.parent.relative_to(ROOT))
+)
+def test_a_kustomization_names_what_is_there(file: Path) -> None:
+    (manifest,) = read(file)
+    assert set(manifest) <= {"apiVersion", "kind", "namespace", "resources", "labels", "images"}
+    for resource in manifest["resources"]:
+        target = file.parent / resource
+        assert target.is_file() or (target / "kustomization.yaml").is_file(), resource
+    others = {one.name for one in file.parent.glob("*.yaml")} - {"kustomization.yaml"}
+    assert others <= set(manifest["resources"])  # no manifest is forgotten
+
+
+def pod_specs() -> list[Any]:
+    found = []
+    for parameter in MANIFESTS:
+        (manifest,) = parameter.values
+        if manifest["kind"] in ("Deployment", "Job"):
+            found.append(pytest.param(manifest["spec"]["template"]["spec"], id=parameter.id))
+    return found
+
+
+@pytest.mark.parametrize("pod", pod_specs())
+def test_pods_meet_the_restricted_security_standard(pod: Json) -> None:
+    """https://kubernetes.io/docs/concepts/security/pod-security-standards/ , and a little more."""
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert pod["automountServiceAccountToken"] is False
+    for container in pod["containers"]:
+        security = container["securityContext"]
+        assert security["allowPrivilegeEscalation"] is False
+        assert security["capabilities"] == {"drop": ["ALL"]}
+        assert security["readOnlyRootFilesystem"] is True
+        assert set(container["resources"]) == {"requests", "limits"}
+        assert ":latest" not in container["image"]
+
+
+def test_no_manifest_holds_a_secret() -> None:
+    """Secrets are named, never made here."""
+    assert not [p.id for p in MANIFESTS if p.values[0]["kind"] == "Secret"]
+
+
+def test_pods_mount_only_claims_and_accounts_that_are_made() -> None:
+    manifests = [parameter.values[0] for parameter in MANIFESTS]
+
+    def named(kind: str) -> set[str]:
+        return {m["metadata"]["name"] for m in manifests if m["kind"] == kind}
+
+    for parameter in pod_specs():
+        pod = parameter.values[0]
+        assert pod["serviceAccountName"] in named("ServiceAccount")
+        for volume in pod["volumes"]:
+            claim = volume.get("persistentVolumeClaim")
+            assert claim is None or claim["claimName"] in named("PersistentVolumeClaim")
+
+
+def test_the_pipeline_uses_the_volume_and_the_server_that_are_made() -> None:
+    pytest.importorskip("kfp", reason="kfp is not installed")
+    # Read, not imported: compiling belongs to a process of its own.
+    platform = (ROOT.parent / "components/platform.py").read_text(encoding="utf-8")
+    pipeline = (ROOT.parent / "pipeline.py").read_text(encoding="utf-8")
+    assert 'WORKSPACE_CLAIM = "kamerton-workspace"' in platform
+    manifests = {
+        (p.values[0]["kind"], p.values[0]["metadata"]["name"]): p.values[0] for p in MANIFESTS
+    }
+    assert ("PersistentVolumeClaim", "kamerton-workspace") in manifests
+    (port,) = manifests["Service", "mlflow"]["spec"]["ports"]
+    assert f'CLUSTER_MLFLOW_URI = "http://mlflow:{port["port"]}"' in pipeline
+
+
+def test_the_experiment_is_what_the_parameters_make() -> None:
+    """manifests/katib is generated: `kamerton pipeline katib` (part of `make docs`)."""
+    from kamerton import __version__
+    from kamerton.config.loading import load_params
+    from kamerton.smart_tuner.katib import manifests
+
+    made = manifests(
+        load_params(ROOT.parent / "params.yaml"), image=f"kamerton-train:{__version__}"
+    )
+    assert read(ROOT / "katib/experiment.yaml") == made
+
+
+# The validator itself.
+
+TRAIN_JOB: Json = {
+    "apiVersion": "trainer.kubeflow.org/v1alpha1",
+    "kind": "TrainJob",
+    "spec": {
+        "runtimeRef": {"name": "torch-distributed"},
+        "trainer": {
+            "numNodes": 1,
+            "args": ["--learning-rate=${trialParameters.learningRate}"],
+            "resourcesPerNode": {"limits": {"nvidia.com/gpu": 1}},
+        },
+    },
+}
+EXPERIMENT: Json = {
+    "apiVersion": "kubeflow.org/v1beta1",
+    "kind": "Experiment",
+    "metadata": {"name": "sample"},
+    "spec": {
+        "objective": {"type": "minimize", "objectiveMetricName": "val_loss"},
+        "algorithm": {"algorithmName": "multivariate-tpe"},
+        "parallelTrialCount": 1,
+        "maxTrialCount": 3,
+        "parameters": [
+            {
+                "name": "learning-rate",
+                "parameterType": "double",
+                "feasibleSpace": {"min": "0.001", "max": "0.01", "distribution": "logUniform"},
+            }
+        ],
+        "trialTemplate": {
+            "primaryContainerName": "node",
+            "trialParameters": [{"name": "learningRate", "reference": "learning-rate"}],
+            "trialSpec": TRAIN_JOB,
+        },
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def folder() -> Path:
+    found = schema_folder()
+    if found is None:
+        pytest.skip(f"set {kube_schemas.VARIABLE} to the folder of Kubeflow's schemas")
+    return found
+
+
+def test_a_good_experiment_passes(folder: Path) -> None:
+    assert errors(EXPERIMENT, folder) == []
+
+
+def test_every_misspelling_in_an_experiment_fails(folder: Path) -> None:
+    """Also inside the trial, which an API server lets through."""
+    # The user's own maps: resource names, and labels.
+    places = [p for p in objects(EXPERIMENT) if "metadata" not in p]
+    assert ("spec", "trialTemplate", "trialSpec", "spec", "trainer") in places
+    passed = [path for path in places if not errors(misspelt(EXPERIMENT, path), folder)]
+    assert passed == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("spec", "maxTrialCount"), "three"),
+        (("spec", "parameters", 0, "feasibleSpace", "min"), 0.001),  # Katib takes text only
+        (("spec", "trialTemplate", "trialSpec", "spec", "trainer", "numNodes"), "one"),
+        (("spec", "trialTemplate", "trialSpec", "spec", "runtimeRef"), {}),
+    ],
+)
+def test_a_wrong_type_fails_and_is_placed(folder: Path, path: tuple[Any, ...], value: Any) -> None:
+    changed = copy.deepcopy(EXPERIMENT)
+    place: Any = changed
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    (problem, *_) = errors(changed, folder)
+    assert ".".join(map(str, path)) in problem
+
+
+def test_an_unknown_kind_is_an_error_not_a_pass(folder: Path) -> None:
+    with pytest.raises(SchemaMissingError, match="Experimnt"):
+        errors({**EXPERIMENT, "kind": "Experimnt"}, folder)
+
+
+def test_without_schemas_a_foreign_kind_cannot_pass() -> None:
+    with pytest.raises(SchemaMissingError, match="TrainJob"):
+        errors(TRAIN_JOB, None)
