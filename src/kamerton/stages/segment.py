@@ -60,7 +60,7 @@ class SegmentReport:
             "source_seconds": self.source_seconds,
             "speech_seconds": self.speech_seconds,
             "kept_speech_seconds": self.kept_speech_seconds,
-            "dropped_seconds": round(sum(self.dropped_seconds.values()), 3),
+            "dropped_seconds": round(math.fsum(self.dropped_seconds.values()), 3),
             "sources_read": float(self.sources_read),
             "sources_damaged": float(self.sources_damaged),
             "sources_skipped": float(sum(self.sources_skipped.values())),

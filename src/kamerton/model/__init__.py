@@ -1,0 +1,1 @@
+"""Tacotron 2, its losses and the exported voice."""

@@ -1,0 +1,157 @@
+"""A voice that reads text aloud."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kamerton.audio.griffin_lim import griffin_lim
+from kamerton.core.errors import UsageError
+from kamerton.model.export import VoiceDescription, load_model
+from kamerton.model.tacotron2.model import Tacotron2, steps_of
+from kamerton.text.normalise import normalise_for
+from kamerton.text.symbols import SymbolTable
+
+BATCH_UTTERANCES = 16
+RUNAWAY_FACTOR = 2.0  # times the slowest reading of the training data
+MARGIN_SECONDS = 0.5  # silence around speech weighs more in short texts than in the training data
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One text as the acoustic model reads it.
+
+    Attributes:
+        text: What was read, normalised.
+        mel: Natural-log mel amplitudes, (C, F).
+        attention: Weights, (T, N), N counting the end of the text.
+        stopped: Whether the voice ended by itself; if not, it was cut as a runaway.
+    """
+
+    text: str
+    mel: NDArray[np.float32]
+    attention: NDArray[np.float32]
+    stopped: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """A reading with its sound, mono within [-1, 1]; the rest is as in ``Reading``."""
+
+    text: str
+    mel: NDArray[np.float32]
+    attention: NDArray[np.float32]
+    stopped: bool
+    wave: NDArray[np.float32]
+    rate_hz: int
+
+
+class Voice:
+    """An exported model with its text rules and vocoder."""
+
+    def __init__(self, model: Tacotron2, description: VoiceDescription) -> None:
+        self.description = description
+        self._model = model.eval()
+        self._symbols = SymbolTable(description.symbols)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Load the voice that ``kamerton train`` exported to ``folder``.
+
+        Raises:
+            InputMissingError: there is none.
+            InputCorruptError: its files are damaged.
+        """
+        return cls(*load_model(folder))
+
+    @property
+    def rate_hz(self) -> int:
+        """Sample rate of what it says."""
+        return self.description.audio.sample_rate_hz
+
+    def speak(
+        self, texts: Sequence[str], *, seed: int = 0, griffin_lim_iterations: int = 32
+    ) -> list[Utterance]:
+        """Say every text; equal arguments give equal samples, whatever else is said with it.
+
+        Raises:
+            UsageError: nothing of a text is left after normalisation.
+            UnknownSymbolError: a text has characters that the voice never saw.
+        """
+        audio = self.description.audio
+        return [
+            Utterance(
+                reading.text, reading.mel, reading.attention, reading.stopped,
+                np.clip(
+                    griffin_lim(reading.mel, audio, iterations=griffin_lim_iterations, seed=seed),
+                    -1.0, 1.0,
+                ).astype(np.float32),
+                audio.sample_rate_hz,
+            )
+            for reading in self.read(texts, seed=seed)
+        ]  # fmt: skip
+
+    def read(self, texts: Sequence[str], *, seed: int = 0) -> list[Reading]:
+        """Read every text as mel frames, without the vocoder. Raises as ``speak`` does."""
+        normalised = [self._normalised(text) for text in texts]
+        # Texts of similar length together; the results do not depend on it.
+        order = sorted(range(len(texts)), key=lambda index: -len(normalised[index]))
+        readings: dict[int, Reading] = {}
+        for start in range(0, len(order), BATCH_UTTERANCES):
+            chosen = order[start : start + BATCH_UTTERANCES]
+            batch = self._read_batch([normalised[index] for index in chosen], seed)
+            readings.update(zip(chosen, batch, strict=True))
+        return [readings[index] for index in range(len(texts))]
+
+    def _normalised(self, text: str) -> str:
+        result = normalise_for(text, self.description.text)
+        if not result.strip():
+            raise UsageError(f"nothing in {text!r} can be spoken.", hint="give a text with words")
+        return result
+
+    def _read_batch(self, texts: list[str], seed: int) -> list[Reading]:
+        ids = [self._symbols.encode(text) for text in texts]
+        lengths = torch.tensor([len(symbols) for symbols in ids])
+        symbols = torch.zeros(len(ids), int(lengths.max()), dtype=torch.long)
+        for row, numbers in enumerate(ids):
+            symbols[row, : len(numbers)] = torch.tensor(numbers)
+        spoken = self._model.speak(
+            symbols,
+            lengths,
+            max_frames=torch.tensor([self._max_frames(len(numbers)) for numbers in ids]),
+            seeds=[_seed_of(text, seed) for text in texts],
+            gate_threshold=self.description.gate_threshold,
+        )
+        steps = steps_of(spoken.lengths, self._model.architecture.reduction_factor)
+        return [
+            Reading(
+                text,
+                _at_least_two(spoken.frames[row, : int(spoken.lengths[row])].T.numpy()),
+                spoken.attention[row, : int(steps[row]), : int(lengths[row])].numpy().copy(),
+                bool(spoken.stopped[row]),
+            )
+            for row, text in enumerate(texts)
+        ]
+
+    def _max_frames(self, symbols: int) -> int:
+        audio = self.description.audio
+        margin = MARGIN_SECONDS * audio.sample_rate_hz / audio.hop_samples
+        slowest = self.description.frames_per_symbol * symbols
+        return int(np.ceil(RUNAWAY_FACTOR * slowest + margin))
+
+
+def _seed_of(text: str, seed: int) -> int:
+    """A seed of each text's own, so that its prenet noise does not depend on its neighbours."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{text}".encode()).digest()[:6])
+
+
+def _at_least_two(mel: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A copy of ``mel`` (C, F) whose only frame is doubled: one frame makes no sample of sound."""
+    return np.pad(mel, ((0, 0), (0, max(0, 2 - mel.shape[1]))), mode="edge")

@@ -1,0 +1,180 @@
+"""Train Tacotron 2 on a dataset and export the best voice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from kamerton.config.loading import validate
+from kamerton.config.schema import Params, merge
+from kamerton.config.yaml_source import read_yaml
+from kamerton.core.errors import InputCorruptError, InputMissingError, ToolMissingError
+from kamerton.core.files import read_json, require_new
+from kamerton.core.progress import Progress, silent
+from kamerton.data.manifest import Dataset
+from kamerton.tracking import names
+
+
+@dataclass(frozen=True, slots=True)
+class TrainReport:
+    """How the training went.
+
+    Attributes:
+        run: The run directory.
+        steps: Steps made.
+        total_steps: The budget.
+        best_step: The step whose weights are exported.
+        skipped_steps: Steps that were not applied because they were not finite.
+        reused: Whether the run had been finished before.
+        values: Evaluation of the exported weights, under the names of ``tracking.names``.
+    """
+
+    run: Path
+    steps: int
+    total_steps: int
+    best_step: int
+    skipped_steps: int
+    reused: bool
+    values: Mapping[str, float]
+
+    @property
+    def partial(self) -> bool:
+        """Training leaves no input out."""
+        return False
+
+    def metrics(self) -> dict[str, float]:
+        """Flat figures."""
+        return {
+            "steps": float(self.steps),
+            "best_step": float(self.best_step),
+            "skipped_steps": float(self.skipped_steps),
+            **self.values,
+        }
+
+    def summary(self) -> list[tuple[str, str]]:
+        """A few lines for a person."""
+        early = "" if self.steps == self.total_steps else f" of {self.total_steps}, out of patience"
+        values = self.values
+        return [
+            ("run", f"{self.run}{' (was finished; exported again)' if self.reused else ''}"),
+            ("steps", f"{self.steps}{early}; best at {self.best_step}"),
+            ("validation mel loss", f"{values[names.VAL_MEL_LOSS]:.3f}"),
+            (
+                "attention, free-running",
+                f"diagonality {values[names.ATTENTION_SCORE]:.2f}, "
+                f"coverage {values[names.ATTENTION_COVERAGE]:.2f}, "
+                f"focus {values[names.ATTENTION_FOCUS]:.2f}",
+            ),
+            ("stop frame F1", f"{values[names.GATE_F1]:.2f}"),
+        ]
+
+
+def train(
+    dataset: Path,
+    analysis: Path,
+    best_params: Path,
+    model: Path,
+    report: Path,
+    params: Params,
+    *,
+    runs: Path = Path("runs"),
+    resume: bool = False,
+    trial: bool = False,
+    force: bool = False,
+    on_progress: Progress = silent,
+) -> TrainReport:
+    """Train the acoustic model and export its best checkpoint to ``model``.
+
+    An unfinished run of equal parameters, data and code is continued from its last checkpoint, and
+    a finished one is exported again, unless ``force`` asks for a new run.
+
+    Args:
+        dataset: Folder written by the dataset stage.
+        analysis: Its analysis; gives the number of epochs where ``train.epochs`` is null.
+        best_params: What the tuner found; laid over ``params``.
+        model: Folder to export to.
+        report: HTML page to write.
+        params: Parameters.
+        runs: Folder of resumable work: run directories and the cache of mel spectrograms.
+        resume: Fail if there is no unfinished run to continue, rather than begin a new one.
+        trial: A short run of a search: ``best_params`` is not read, nothing is exported, and the
+            best evaluation is printed as ``name=value`` lines.
+        force: Replace outputs that exist and, without ``resume``, begin a new run.
+        on_progress: Told of every step.
+
+    Raises:
+        StoppedError: SIGINT or SIGTERM; the state is saved and the same call continues.
+        InputMissingError, InputEmptyError, InputCorruptError: an input is not what it should be.
+        ParamsError: the tuner's parameters are not valid, or a run to resume had others.
+        PipelineError: training diverged.
+    """
+    if not trial:
+        for output in (model, report):
+            require_new(output, force=force)
+        params = with_best_params(params, best_params)
+    opened = Dataset.open(dataset)
+    epochs = _recommended_epochs(analysis)
+    _require_torch()
+
+    from kamerton.training.interrupt import StopRequest
+    from kamerton.training.publish import publish
+    from kamerton.training.session import Session, fixed_threads
+
+    with StopRequest() as stop, fixed_threads(params.train) as threads:
+        session = Session.prepare(
+            opened, epochs, params, runs=runs, threads=threads, trial=trial,
+            on_progress=on_progress,
+        )  # fmt: skip
+        run = session.find_run(resume=resume, anew=force and not resume)
+        with run.hold():
+            state, reused = session.train(run, stop=stop, on_progress=on_progress)
+            values = state.best_values
+            if trial:
+                _print_values(values)
+            else:
+                values = publish(
+                    session, run, state, model=model, report=report, force=force
+                ).values
+    return TrainReport(
+        run.path, state.step, session.total_steps, state.best_step, state.skipped, reused, values
+    )
+
+
+def with_best_params(params: Params, path: Path) -> Params:
+    """``params`` with what the tuner found laid over them.
+
+    Raises:
+        InputMissingError: the tuner has not run.
+        ParamsError: a key or value in the file is wrong; its line is named.
+    """
+    if not path.is_file():
+        raise InputMissingError(path, produced_by="tune")
+    source = read_yaml(path)
+    return validate(merge(params.model_dump(mode="json"), source.values), [source])
+
+
+def _recommended_epochs(analysis: Path) -> int:
+    epochs = read_json(analysis, produced_by="analyze").get("recommended_epochs")
+    if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1:
+        raise InputCorruptError(
+            analysis,
+            problem=f"recommended_epochs is {epochs!r}",
+            hint="make it again: `kamerton analyze --force`",
+        )
+    return epochs
+
+
+def _require_torch() -> None:
+    try:
+        import torch  # noqa: F401 - only whether it is there
+    except ImportError as error:
+        raise ToolMissingError("torch", extra="train") from error
+
+
+def _print_values(values: Mapping[str, float]) -> None:
+    """Print what a search collects; names and values as Katib's text collector reads them."""
+    for name, value in values.items():
+        if math.isfinite(value):
+            print(f"{name}={value:.6f}")

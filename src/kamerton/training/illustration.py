@@ -1,0 +1,43 @@
+"""Pictures and sound of one evaluation."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kamerton.audio.griffin_lim import griffin_lim
+from kamerton.config.schema import AudioParams
+from kamerton.report.figures import draw_matrix, new_figure, to_png
+from kamerton.tracking import Tracker
+from kamerton.training.evaluation import Example
+
+
+def illustrate(tracker: Tracker, example: Example, audio: AudioParams, step: int) -> None:
+    """Hand the example's attention and mels, and its sound, to the tracker."""
+    tracker.log_figure("attention", attention_picture(example.attention, example.text), step)
+    tracker.log_figure("mel", mel_picture(example), step)
+    if example.spoken.shape[1] > 1:
+        tracker.log_audio(
+            "free-running", to_wave(example.spoken, audio), audio.sample_rate_hz, step
+        )
+
+
+def attention_picture(attention: NDArray[np.float32], text: str) -> bytes:
+    """Attention (T, N) with time to the right, as PNG; the text's letters stand at the side."""
+    figure, axes = new_figure(6, 3.4)
+    draw_matrix(axes, attention.T, "decoder step", "symbol")
+    axes.set_yticks(range(attention.shape[1]), [*text, "■"][: attention.shape[1]], fontsize=5)
+    return to_png(figure)
+
+
+def mel_picture(example: Example) -> bytes:
+    """The true mel above the one read aloud, as PNG."""
+    figure, axes = new_figure(6, 4, rows=2)
+    draw_matrix(axes[0], example.truth, "", "mel channel", "recorded")
+    draw_matrix(axes[1], example.spoken, "frame", "mel channel", "read aloud")
+    return to_png(figure)
+
+
+def to_wave(mel: NDArray[np.float32], audio: AudioParams) -> NDArray[np.float32]:
+    """Log-mel (C, F) to sound within [-1, 1]."""
+    return np.clip(griffin_lim(mel, audio), -1.0, 1.0)

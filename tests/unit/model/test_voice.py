@@ -1,0 +1,162 @@
+"""The exported voice: its files, what it says, and damaged ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from kamerton.config.schema import TextParams
+from kamerton.core.errors import InputCorruptError, InputMissingError, UsageError
+from kamerton.model.export import VoiceDescription, export_voice, load_model
+from kamerton.model.tacotron2.model import Architecture, Tacotron2
+from kamerton.model.voice import Voice
+from kamerton.text.symbols import SymbolTable, UnknownSymbolError
+from tests.tiny_corpus import tiny_params
+
+TABLE = SymbolTable(" abcdefghijklmnopqrstuvwxyz,.")
+
+
+def description(**changes: Any) -> VoiceDescription:
+    given: dict[str, Any] = {
+        "architecture": Architecture(
+            symbols=len(TABLE), mels=16, reduction_factor=2, symbol_embedding=8,
+            encoder_embedding_dim=8, encoder_convolutions=1, prenet_dim=8, attention_rnn_dim=8,
+            decoder_rnn_dim=8, attention_dim=4, location_filters=2, location_kernel=3,
+            postnet_dim=8, postnet_convolutions=2,
+        ),
+        "audio": tiny_params().audio, "text": TextParams(), "symbols": TABLE.symbols,
+        "language": "en", "speaker": "nobody", "gate_threshold": 0.5, "frames_per_symbol": 2.0,
+        "training": {"steps": 3},
+    }  # fmt: skip
+    return VoiceDescription(**{**given, **changes})
+
+
+def network(*, stops: bool = True) -> Tacotron2:
+    torch.manual_seed(0)
+    model = Tacotron2(description().architecture).eval()
+    with torch.no_grad():
+        model.decoder.gate.weight.mul_(4.0)
+        model.decoder.gate.bias.fill_(0.0 if stops else -50.0)
+    model.set_mel_statistics(torch.full((16,), -3.0), torch.ones(16))
+    return model
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    export_voice(tmp_path, network(stops=False).state_dict(), description())
+    return tmp_path
+
+
+def test_what_is_loaded_is_what_was_exported(folder: Path) -> None:
+    model, loaded = load_model(folder)
+    assert loaded == description()
+    ours = network(stops=False).state_dict()
+    assert model.state_dict().keys() == ours.keys()
+    assert all(torch.equal(model.state_dict()[name], ours[name]) for name in ours)
+    assert not model.training
+
+
+def test_equal_voices_are_equal_bytes(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    weights = dict(reversed(network(stops=False).state_dict().items()))
+    export_voice(other, weights, description())
+    for name in ("best_model.safetensors", "best_model.pt", "model.json"):
+        assert (other / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_it_says_the_same_alone_and_in_company(folder: Path) -> None:
+    voice = Voice.load(folder)
+    texts = ["ab, cd.", "a", "the quick brown fox"]
+    together = voice.speak(texts, seed=3)
+    for text, utterance in zip(texts, together, strict=True):
+        (alone,) = voice.speak([text], seed=3)
+        assert alone.text == utterance.text == text
+        np.testing.assert_allclose(alone.mel, utterance.mel, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(alone.attention, utterance.attention, atol=1e-5)
+
+
+def test_shapes_range_and_rate(folder: Path) -> None:
+    (said,) = Voice.load(folder).speak(["abc"])
+    channels, frames = said.mel.shape
+    steps, symbols = said.attention.shape
+    assert (channels, symbols) == (16, 4)
+    assert steps == -(-frames // 2)
+    assert said.wave.shape == ((frames - 1) * 64,)
+    assert said.wave.dtype == np.float32
+    assert np.abs(said.wave).max() <= 1.0
+    assert said.rate_hz == 8000
+
+
+def test_a_runaway_is_cut_and_said_so(folder: Path) -> None:
+    (said,) = Voice.load(folder).read(["abc"])
+    assert not said.stopped
+    # Twice two frames for each of four symbols, and half a second's margin (62.5 frames).
+    assert said.mel.shape[1] == 79
+
+
+def test_a_seed_makes_it_repeatable(folder: Path) -> None:
+    voice = Voice.load(folder)
+    first, second, other = (voice.speak(["abc"], seed=seed)[0].wave for seed in (1, 1, 2))
+    assert np.array_equal(first, second)
+    assert not np.array_equal(first, other)
+
+
+def test_text_is_normalised_first(folder: Path) -> None:
+    assert Voice.load(folder).read(["Dr. Abc, 2"])[0].text == "doctor abc, two"
+
+
+def test_nothing_to_say(folder: Path) -> None:
+    voice = Voice.load(folder)
+    with pytest.raises(UsageError, match="nothing in"):
+        voice.read(["  "])
+    assert voice.read([]) == []
+
+
+def test_a_symbol_it_never_saw(folder: Path) -> None:
+    with pytest.raises(UnknownSymbolError, match="'!'"):
+        Voice.load(folder).read(["abc!"])
+
+
+def test_one_frame_becomes_two(tmp_path: Path) -> None:
+    model = network()
+    with torch.no_grad():
+        model.decoder.gate.bias.fill_(50.0)  # ends at its first frame
+    export_voice(tmp_path, model.state_dict(), description())
+    (said,) = Voice.load(tmp_path).speak(["abc"])
+    assert said.stopped
+    assert said.mel.shape == (16, 2)
+    assert np.array_equal(said.mel[:, 0], said.mel[:, 1])
+
+
+def test_damaged_files(folder: Path) -> None:
+    weights, text = folder / "best_model.safetensors", folder / "model.json"
+    good = weights.read_bytes()
+    weights.write_bytes(good[:100])
+    with pytest.raises(InputCorruptError, match="safetensors"):
+        Voice.load(folder)
+    weights.unlink()
+    with pytest.raises(InputMissingError):
+        Voice.load(folder)
+    weights.write_bytes(good)
+    values = json.loads(text.read_text())
+    text.write_text(json.dumps({**values, "format_version": 99}))
+    with pytest.raises(InputCorruptError, match="format 99"):
+        Voice.load(folder)
+    values["architecture"]["prenet_dim"] = 9
+    text.write_text(json.dumps(values))
+    with pytest.raises(InputCorruptError, match="does not fit"):
+        Voice.load(folder)
+    text.write_text("{}")
+    with pytest.raises(InputCorruptError, match="does not describe a voice"):
+        Voice.load(folder)
+
+
+def test_no_voice_at_all(tmp_path: Path) -> None:
+    with pytest.raises(InputMissingError, match="'train' stage"):
+        Voice.load(tmp_path / "absent")

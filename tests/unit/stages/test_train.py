@@ -1,0 +1,250 @@
+"""The train stage: outputs, reuse, resume, trials, and every bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from kamerton.config.schema import Params
+from kamerton.core.errors import (
+    InputCorruptError,
+    InputEmptyError,
+    InputMissingError,
+    ParamsError,
+    StoppedError,
+    UsageError,
+)
+from kamerton.core.files import sha256_tree
+from kamerton.model.voice import Voice
+from kamerton.stages.train import train
+from kamerton.training.interrupt import StopRequest
+from tests.tiny_corpus import tiny_params, write_stage_inputs, write_tiny_dataset
+
+
+@pytest.fixture(autouse=True)
+def _fixed_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sources that are edited while the tests run must not make other runs of them."""
+    monkeypatch.setattr("kamerton.training.fingerprint.code_digest", lambda: "fixed")
+
+
+@pytest.fixture
+def ports(tmp_path: Path) -> dict[str, Path]:
+    return write_stage_inputs(tmp_path)
+
+
+def quick(**train: Any) -> Params:
+    """Four steps, evaluated once."""
+    return tiny_params(**{"max_steps": 4, "eval_interval_steps": 4, **train})
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
+
+
+def folders(runs: Path) -> list[Path]:
+    return sorted(path for path in runs.iterdir() if (path / "status.json").exists())
+
+
+def stop_after_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        StopRequest, "__enter__", lambda self: setattr(self, "requested", True) or self
+    )
+
+
+def test_it_exports_a_voice_that_speaks_and_a_page(ports: dict[str, Path], runs: Path) -> None:
+    seen: list[tuple[float, float]] = []
+    report = train(**ports, params=quick(), runs=runs,
+                   on_progress=lambda done, total, note="": seen.append((done, total)))  # fmt: skip
+    assert seen[-1] == (4, 4)
+    assert (report.steps, report.total_steps, report.partial) == (4, 4, False)
+    assert report.metrics()["best_step"] == report.best_step > 0
+    assert all(isinstance(value, float) for value in report.metrics().values())
+    assert dict(report.summary())["steps"].startswith("4;")
+
+    description = json.loads((ports["model"] / "model.json").read_text())
+    assert description["symbols"] == list("abcdef")
+    assert description["training"]["dataset_sha256"]
+    utterance = Voice.load(ports["model"]).speak(["abc"])[0]
+    assert utterance.rate_hz == 8000
+    weights = torch.load(ports["model"] / "best_model.pt", weights_only=True)
+    assert all(isinstance(value, torch.Tensor) for value in weights.values())
+
+    page = ports["report"].read_text()
+    assert "<audio" in page
+    assert page.count("data:image/png") >= 6
+    assert str(runs) not in page
+    (run,) = folders(runs)
+    assert {path.name for path in run.iterdir()} >= {
+        "params.yaml", "environment.json", "command.txt", "metrics.jsonl", "checkpoints",
+        "status.json", "figures",
+    }  # fmt: skip
+
+
+def test_equal_inputs_give_equal_bytes(tmp_path: Path) -> None:
+    digests = []
+    for name in ("one", "two"):
+        ports = write_stage_inputs(tmp_path / name)
+        train(**ports, params=quick(), runs=tmp_path / name / "runs")
+        digests.append((sha256_tree(ports["model"]), ports["report"].read_bytes()))
+    assert digests[0] == digests[1]
+
+
+def test_a_finished_run_is_exported_again_not_trained_again(
+    ports: dict[str, Path], runs: Path
+) -> None:
+    train(**ports, params=quick(), runs=runs)
+    before = sha256_tree(ports["model"])
+    for path in (ports["model"] / "model.json", ports["report"]):
+        path.unlink()
+    for path in list(ports["model"].iterdir()):
+        path.unlink()
+    steps: list[float] = []
+    report = train(**ports, params=quick(), runs=runs,
+                   on_progress=lambda done, total, note="": steps.append(total))  # fmt: skip
+    assert report.reused
+    assert not steps
+    assert sha256_tree(ports["model"]) == before
+    assert "was finished" in dict(report.summary())["run"]
+    assert len(folders(runs)) == 1
+
+
+def test_force_trains_anew(ports: dict[str, Path], runs: Path) -> None:
+    train(**ports, params=quick(), runs=runs)
+    with pytest.raises(UsageError, match="exists already"):
+        train(**ports, params=quick(), runs=runs)
+    assert not train(**ports, params=quick(), runs=runs, force=True).reused
+    assert len(folders(runs)) == 2
+
+
+def test_other_parameters_or_data_are_another_run(ports: dict[str, Path], runs: Path) -> None:
+    train(**ports, params=quick(), runs=runs)
+    train(**ports, params=quick(learning_rate=5e-4), runs=runs, force=True)
+    card = json.loads((ports["dataset"] / "dataset.json").read_text())
+    card["content_sha256"] = "1" * 64
+    (ports["dataset"] / "dataset.json").write_text(json.dumps(card))
+    train(**ports, params=quick(), runs=runs, force=True)
+    fingerprints = {path.name.rpartition("-")[2] for path in folders(runs)}
+    assert len(fingerprints) == 3
+
+
+def test_a_stopped_run_is_continued_with_and_without_resume(
+    ports: dict[str, Path], runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for resume in (False, True):
+        with monkeypatch.context() as patch:
+            stop_after_the_first_step(patch)
+            with pytest.raises(StoppedError, match=f"at step {1 + resume} of 4"):
+                train(**ports, params=quick(), runs=runs, resume=resume)
+    assert not ports["model"].exists()
+    report = train(**ports, params=quick(), runs=runs, resume=True)
+    assert report.steps == 4
+    assert len(folders(runs)) == 1
+
+
+def test_resume_with_nothing_to_resume(ports: dict[str, Path], runs: Path) -> None:
+    with pytest.raises(UsageError, match="no unfinished run"):
+        train(**ports, params=quick(), runs=runs, resume=True)
+
+
+def test_resume_with_other_parameters_names_them(
+    ports: dict[str, Path], runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_after_the_first_step(patch)
+        with pytest.raises(StoppedError):
+            train(**ports, params=quick(), runs=runs)
+    with pytest.raises(ParamsError, match=r"train\.learning_rate"):
+        train(**ports, params=quick(learning_rate=5e-4), runs=runs, resume=True)
+
+
+def test_a_trial_prints_its_values_and_exports_nothing(
+    ports: dict[str, Path], runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ports["best_params"].unlink()  # a trial comes before there are any
+    train(**ports, params=quick(), runs=runs, trial=True)
+    printed = dict(line.split("=") for line in capsys.readouterr().out.splitlines())
+    values = {name: float(value) for name, value in printed.items()}
+    assert {"val_loss", "val_mel_loss", "attention_alignment_score"} <= values.keys()
+    assert not ports["model"].exists()
+    assert not ports["report"].exists()
+
+
+def test_the_tuners_parameters_are_laid_over(ports: dict[str, Path], runs: Path) -> None:
+    ports["best_params"].write_text(
+        "train:\n  learning_rate: 0.0005\n  model:\n    prenet_dim: 12\n"
+    )
+    train(**ports, params=quick(), runs=runs)
+    description = json.loads((ports["model"] / "model.json").read_text())
+    assert description["architecture"]["prenet_dim"] == 12
+    text = (folders(runs)[0] / "params.yaml").read_text()
+    assert "learning_rate: 0.0005" in text
+
+
+def test_a_wrong_key_of_the_tuner_is_named_with_its_line(
+    ports: dict[str, Path], runs: Path
+) -> None:
+    ports["best_params"].write_text("train:\n  learning_rat: 0.0005\n")
+    with pytest.raises(
+        ParamsError, match=r"best_params\.yaml:2: unknown key 'train\.learning_rat'"
+    ):
+        train(**ports, params=quick(), runs=runs)
+
+
+def test_the_recommended_epochs_are_the_budget(ports: dict[str, Path], runs: Path) -> None:
+    ports["analysis"].write_text('{"recommended_epochs": 2}')
+    # Ten clips in batches of four are three steps per epoch.
+    assert train(**ports, params=quick(max_steps=None), runs=runs).total_steps == 6
+
+
+@pytest.mark.parametrize("port", ["dataset", "analysis", "best_params"])
+def test_missing_inputs(ports: dict[str, Path], runs: Path, port: str) -> None:
+    given: dict[str, Any] = {**ports, port: ports[port].with_name("absent")}
+    with pytest.raises(InputMissingError) as caught:
+        train(**given, params=quick(), runs=runs)
+    assert "absent" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", '{"recommended_epochs": 0}', '{"recommended_epochs": "9"}', "{"]
+)
+def test_a_corrupt_analysis(ports: dict[str, Path], runs: Path, text: str) -> None:
+    ports["analysis"].write_text(text)
+    with pytest.raises(InputCorruptError):
+        train(**ports, params=quick(), runs=runs)
+
+
+@pytest.mark.parametrize(
+    ("counts", "wanted"), [({"train": 0}, "training"), ({"val": 0}, "validation")]
+)
+def test_an_empty_split(
+    ports: dict[str, Path], runs: Path, tmp_path: Path, counts: dict[str, int], wanted: str
+) -> None:
+    ports["dataset"] = write_tiny_dataset(tmp_path / "other", **counts)
+    with pytest.raises(InputEmptyError, match=f"no {wanted} clips"):
+        train(**ports, params=quick(), runs=runs)
+
+
+def test_one_training_clip_is_enough_to_run(
+    ports: dict[str, Path], runs: Path, tmp_path: Path
+) -> None:
+    ports["dataset"] = write_tiny_dataset(tmp_path / "other", train=1, val=1)
+    assert train(**ports, params=quick(max_steps=3), runs=runs).steps == 3
+
+
+def test_a_damaged_shard(ports: dict[str, Path], runs: Path) -> None:
+    (shard,) = (ports["dataset"] / "shards").iterdir()
+    shard.write_bytes(shard.read_bytes()[:2000])
+    with pytest.raises(InputCorruptError):
+        train(**ports, params=quick(), runs=runs)
+
+
+def test_text_rules_other_than_the_datasets(ports: dict[str, Path], runs: Path) -> None:
+    params = tiny_params()
+    other = params.model_copy(update={"text": params.text.model_copy(update={"lowercase": False})})
+    with pytest.raises(ParamsError, match=r"text\.lowercase"):
+        train(**ports, params=other, runs=runs)

@@ -1,0 +1,255 @@
+"""The loop: exact resume, skipped steps, stopping."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from kamerton.config.schema import Params
+from kamerton.core.errors import PipelineError, StoppedError
+from kamerton.data.manifest import Dataset
+from kamerton.tracking import RunDirectory, read_records
+from kamerton.training import checkpoint as checkpoint_module
+from kamerton.training.checkpoint import TrainState, read_checkpoint
+from kamerton.training.interrupt import StopRequest
+from kamerton.training.session import Session, fixed_threads
+from tests.tiny_corpus import tiny_params, write_tiny_dataset
+
+
+@pytest.fixture(autouse=True)
+def _fixed_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sources that are edited while the tests run must not make other runs of them."""
+    monkeypatch.setattr("kamerton.training.fingerprint.code_digest", lambda: "fixed")
+
+
+class KilledError(BaseException):
+    """As sudden as SIGKILL: no handler of ours catches it."""
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return Dataset.open(write_tiny_dataset(tmp_path_factory.mktemp("corpus") / "dataset"))
+
+
+def session(dataset: Dataset, runs: Path, params: Params, *, trial: bool = True) -> Session:
+    return Session.prepare(dataset, 50, params, runs=runs, threads=1, trial=trial)
+
+
+def go(work: Session, *, die_at: int | None = None, stop_at: int | None = None) -> TrainState:
+    """Find or begin the run and train; ``die_at`` kills as that step is reported."""
+    stop = StopRequest()
+
+    def progress(done: float, total: float, note: str = "") -> None:
+        if done == die_at:
+            raise KilledError
+        stop.requested = stop.requested or (stop_at is not None and done >= stop_at - 1)
+
+    run = work.find_run(resume=False, anew=False)
+    with fixed_threads(work.params.train), run.hold():
+        return work.train(run, stop=stop, on_progress=progress)[0]
+
+
+def only_run(runs: Path) -> RunDirectory:
+    folders = [path for path in runs.iterdir() if (path / "status.json").exists()]
+    assert len(folders) == 1
+    return RunDirectory.open(folders[0])
+
+
+def outcome(runs: Path) -> dict[str, Any]:
+    """Everything a run leaves behind that must not depend on how often it was killed."""
+    run = only_run(runs)
+    files = {name: read_checkpoint(run.checkpoints / name) for name in ("last.pt", "best.pt")}
+    records = [
+        (record.kind, record.step, record.name, record.values)
+        for record in read_records(run.metrics_file)
+        if record.kind == "metrics" or record.name == "best"
+    ]
+    return {"files": files, "records": records}
+
+
+def assert_equal(ours: Any, theirs: Any, where: str = "") -> None:
+    assert type(ours) is type(theirs), where
+    if isinstance(ours, torch.Tensor):
+        assert torch.equal(ours, theirs), where
+    elif isinstance(ours, dict):
+        assert ours.keys() == theirs.keys(), where
+        for key in ours:
+            assert_equal(ours[key], theirs[key], f"{where}/{key}")
+    elif isinstance(ours, list | tuple):
+        assert len(ours) == len(theirs), where
+        for index, pair in enumerate(zip(ours, theirs, strict=True)):
+            assert_equal(*pair, f"{where}/{index}")
+    else:
+        assert ours == theirs, where
+
+
+@pytest.fixture(scope="module")
+def undisturbed(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    runs = tmp_path_factory.mktemp("undisturbed")
+    go(session(dataset, runs, tiny_params()))
+    return outcome(runs)
+
+
+@pytest.mark.parametrize("deaths", [[1], [4], [5], [12], [2, 6, 7, 10]])
+def test_a_killed_run_ends_as_an_undisturbed_one(
+    dataset: Dataset, tmp_path: Path, undisturbed: dict[str, Any], deaths: list[int]
+) -> None:
+    for death in deaths:
+        with pytest.raises(KilledError):
+            go(session(dataset, tmp_path, tiny_params()), die_at=death)
+    go(session(dataset, tmp_path, tiny_params()))
+    assert_equal(outcome(tmp_path), undisturbed)
+
+
+@pytest.mark.parametrize("write", [1, 2, 3, 5])
+def test_death_while_a_checkpoint_is_written_loses_nothing(
+    dataset: Dataset, tmp_path: Path, undisturbed: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch, write: int,
+) -> None:  # fmt: skip
+    real, written = checkpoint_module.write_bytes, []
+
+    def half(path: Path, data: bytes) -> None:
+        written.append(path)
+        if len(written) == write:
+            # What a killed writer leaves: half of the data under a temporary name.
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.with_name(f".{path.name}.partial-999999999").write_bytes(data[: len(data) // 2])
+            raise KilledError
+        real(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_module, "write_bytes", half)
+        with pytest.raises(KilledError):
+            go(session(dataset, tmp_path, tiny_params()))
+    go(session(dataset, tmp_path, tiny_params()))
+    assert_equal(outcome(tmp_path), undisturbed)
+    assert not list(only_run(tmp_path).checkpoints.glob(".*partial*"))
+
+
+@pytest.mark.parametrize("stop_at", [2, 4])
+def test_a_stop_finishes_the_step_saves_and_goes_on_exactly(
+    dataset: Dataset, tmp_path: Path, undisturbed: dict[str, Any], stop_at: int
+) -> None:
+    with pytest.raises(StoppedError, match=f"at step {stop_at} of 12"):
+        go(session(dataset, tmp_path, tiny_params()), stop_at=stop_at)
+    status = only_run(tmp_path).status()
+    assert (status.state, status.step) == ("stopped", stop_at)
+    assert (
+        read_checkpoint(only_run(tmp_path).checkpoints / "last.pt")["state"]["step"] == status.step
+    )
+    go(session(dataset, tmp_path, tiny_params()))
+    assert only_run(tmp_path).status().state == "finished"
+    assert_equal(outcome(tmp_path), undisturbed)
+
+
+def test_evaluating_and_saving_at_other_steps_does_not_change_the_weights(
+    dataset: Dataset, tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    go(session(dataset, tmp_path, tiny_params(eval_interval_steps=2, checkpoint_interval_steps=7)))
+    assert_equal(outcome(tmp_path)["files"]["last.pt"]["model"],
+                 undisturbed["files"]["last.pt"]["model"])  # fmt: skip
+
+
+def test_another_seed_is_another_run(
+    dataset: Dataset, tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    go(session(dataset, tmp_path, tiny_params(seed=2)))
+    ours = outcome(tmp_path)["files"]["last.pt"]["model"]
+    theirs = undisturbed["files"]["last.pt"]["model"]
+    assert not all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:
+    """Make the losses of some steps not finite."""
+    from kamerton.training import loop
+
+    real, calls = loop.train_step, []
+
+    def train_step(model: Any, optimizer: Any, batch: Any, train: Any) -> Any:
+        calls.append(1)
+        if len(calls) in steps:
+            batch.frames[0, 0, 0] = float("inf")
+        return real(model, optimizer, batch, train)
+
+    monkeypatch.setattr(loop, "train_step", train_step)
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_counted(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison(monkeypatch, {3, 4, 9})
+    state = go(session(dataset, tmp_path, tiny_params()))
+    assert (state.step, state.skipped, state.skipped_in_a_row) == (12, 3, 0)
+    weights = read_checkpoint(only_run(tmp_path).checkpoints / "last.pt")["model"]
+    assert all(torch.isfinite(tensor).all() for tensor in weights.values())
+    events = [
+        r for r in read_records(only_run(tmp_path).metrics_file) if r.name == "non_finite_step"
+    ]
+    assert [event.step for event in events] == [3, 4, 9]
+
+
+def test_too_many_of_them_end_the_run_with_advice(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison(monkeypatch, set(range(1, 100)))
+    with pytest.raises(PipelineError, match="diverged") as caught:
+        go(session(dataset, tmp_path, tiny_params(max_steps=40)))
+    assert "learning_rate" in caught.value.hint
+    assert only_run(tmp_path).status().state == "failed"
+
+
+def test_it_stops_when_patience_runs_out(dataset: Dataset, tmp_path: Path) -> None:
+    # At this learning rate nothing improves after the first evaluation.
+    params = tiny_params(learning_rate=1e-9, max_steps=40, eval_interval_steps=2,
+                         patience_share=0.2, weight_decay=0.0)  # fmt: skip
+    state = go(session(dataset, tmp_path, params))
+    assert state.step < 40
+    assert state.evaluated_step - state.best_step >= 8
+    assert only_run(tmp_path).status().state == "finished"
+
+
+def test_the_log_has_every_loss_raw_and_weighted(dataset: Dataset, tmp_path: Path) -> None:
+    go(session(dataset, tmp_path, tiny_params(guided_attention_weight=4.0)))
+    records = read_records(only_run(tmp_path).metrics_file)
+    values = next(r.values for r in records if r.kind == "metrics" and r.step == 10)
+    weighted = values["train_guided_attention_weighted"]
+    assert weighted == pytest.approx(4.0 * values["train_guided_attention_loss"])
+    parts = [values[f"train_{part}_weighted"] for part in ("mel_before", "mel_after", "gate")]
+    assert values["train_loss"] == pytest.approx(sum(parts) + weighted)
+    assert {"grad_norm", "learning_rate"} <= values.keys()
+    validation = next(r.values for r in records if "val_loss" in r.values)
+    assert {"attention_alignment_score", "attention_focus", "gate_f1"} <= validation.keys()
+
+
+@pytest.fixture(scope="module")
+def three_steps(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    runs = tmp_path_factory.mktemp("three")
+    go(session(dataset, runs, tiny_params(max_steps=3)))
+    return dict(outcome(runs)["files"]["last.pt"]["model"])
+
+
+@pytest.mark.parametrize("change", [
+    {"learning_rate": 2e-3}, {"guided_attention_weight": 0.0}, {"guided_attention_sigma": 0.1},
+    {"gate_pos_weight": 1.0}, {"grad_clip_thresh": 0.01}, {"weight_decay": 0.1},
+    {"prenet_dropout": 0.1}, {"encoder_dropout": 0.0},
+    {"postnet_dropout": 0.0},
+    {"attention_dropout": 0.5}, {"decoder_dropout": 0.5}, {"warmup_steps": 0},
+    {"min_learning_rate_share": 1.0}, {"batch_size": 3}, {"precision": "bf16"},
+])  # fmt: skip
+def test_every_parameter_reaches_the_weights(
+    dataset: Dataset, tmp_path: Path, three_steps: dict[str, Any], change: dict[str, Any]
+) -> None:
+    go(session(dataset, tmp_path, tiny_params(max_steps=3, **change)))
+    weights = outcome(tmp_path)["files"]["last.pt"]["model"]
+    assert any(not torch.equal(weights[name], three_steps[name]) for name in weights)
+
+
+def test_status_tells_the_best_step(dataset: Dataset, tmp_path: Path) -> None:
+    state = go(session(dataset, tmp_path, tiny_params()))
+    status = json.loads((only_run(tmp_path).path / "status.json").read_text())
+    assert status["state"] == "finished"
+    assert status["facts"]["best_step"] == state.best_step > 0
