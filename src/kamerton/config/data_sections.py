@@ -191,7 +191,9 @@ class AnalyzeParams(Section):
         False, description="the speaker has an accent (adds 20 %); never guessed from the sound"
     )
     wide_pitch_semitones: float = Field(
-        16.0, gt=0.0, description="a wider pitch range counts as complex"
+        16.0,
+        gt=0.0,
+        description="a wider pitch range counts as complex; a calm reader has about 14.5",
     )
     variable_tempo_cv: float = Field(
         0.2, gt=0.0, description="a tempo that varies more counts as complex"

@@ -30,7 +30,7 @@ grid-template-columns:repeat(auto-fill,minmax(165px,1fr));gap:10px;margin:14px 0
 .fact span{color:var(--soft);font-size:13px}
 .wide{overflow-x:auto}table{border-collapse:collapse;width:100%;margin:10px 0;font-size:14px}
 th,td{padding:6px 10px;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}
-th{color:var(--soft);font-weight:600}td.num{text-align:right;font-variant-numeric:tabular-nums}
+th{color:var(--soft);font-weight:600}th.num,td.num{text-align:right;font-variant-numeric:tabular-nums}
 del{color:var(--bad)}ins{color:var(--good);text-decoration:none;font-weight:600}
 figure{margin:14px 0}img{max-width:100%;height:auto;display:block}
 .players{display:flex;flex-wrap:wrap;gap:14px;margin:8px 0 16px}
@@ -58,6 +58,19 @@ def encode_audio(wave: Any, rate_hz: int) -> tuple[str, bytes]:
 
 def _data_uri(mime: str, data: bytes) -> str:
     return f"data:{mime};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+_CLASS_NUMBER = ' class="num"'
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_numeric(rows: Sequence[Sequence[Any]], column: int) -> bool:
+    """Whether a column holds numbers alone; its heading then stands above them, on the right."""
+    values = [row[column] for row in rows if column < len(row) and row[column] is not None]
+    return bool(values) and all(map(_is_number, values))
 
 
 def _cell(value: Any) -> str:
@@ -119,8 +132,12 @@ class Page:
         self, headers: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = ""
     ) -> Self:
         """A table; numbers are aligned right, None is a dash."""
-        head = "".join(f"<th>{escape(header)}</th>" for header in headers)
-        body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
+        listed = [tuple(row) for row in rows]
+        head = "".join(
+            f"<th{_CLASS_NUMBER if _is_numeric(listed, column) else ''}>{escape(header)}</th>"
+            for column, header in enumerate(headers)
+        )
+        body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in listed)
         below = f"<caption>{escape(caption)}</caption>" if caption else ""
         self._parts.append(
             f'<div class="wide"><table>{below}<thead><tr>{head}</tr></thead>'

@@ -241,13 +241,13 @@ def voice_with(**changed):
     ("changed", "expected"),
     [
         ({}, Complexity()),
-        ({"pitch_range_semitones": 14.1}, Complexity(pitch=True)),
-        ({"pitch_sd_semitones": 4.1}, Complexity(pitch=True)),
+        ({"pitch_range_semitones": 16.1}, Complexity(pitch=True)),
+        ({"pitch_sd_semitones": 4.6}, Complexity(pitch=True)),
         ({"tempo_cv": 0.21}, Complexity(tempo=True)),
         ({"level_range_db": 27.0}, Complexity()),
         ({"level_range_db": 27.0, "level_sd_between_clips_db": 3.1}, Complexity(emotion=True)),
         (
-            {"pitch_sd_semitones": 4.1, "pitch_sd_between_clips": 2.6},
+            {"pitch_sd_semitones": 4.6, "pitch_sd_between_clips": 2.6},
             Complexity(emotion=True, pitch=True),
         ),
     ],
@@ -257,7 +257,7 @@ def test_complexity_follows_its_limits(changed, expected):
 
 
 def test_limits_and_the_accent_are_parameters():
-    voice = voice_with(pitch_range_semitones=14.1, tempo_cv=0.3)
+    voice = voice_with(pitch_range_semitones=16.1, tempo_cv=0.3)
     lenient = AnalyzeParams(wide_pitch_semitones=20.0, variable_tempo_cv=0.5)
     assert complexity_of(voice, lenient) == Complexity()
     assert complexity_of(CALM, AnalyzeParams(accent=True)) == Complexity(accent=True)
