@@ -1,0 +1,102 @@
+"""Where a study is recorded: its own metrics.jsonl, and MLflow with a nested run per trial."""
+
+from pathlib import Path
+from typing import Final
+
+from kamerton.config.schema import Params, TrackingParams
+from kamerton.smart_tuner.opt_engine import TrialResult
+from kamerton.smart_tuner.study import StudyFolder, best_of
+from kamerton.tracking.metrics_file import JsonlTracker, read_records
+from kamerton.tracking.mlflow_follower import MlflowFollower, is_recorded
+from kamerton.tracking.protocol import EndState
+from kamerton.tracking.run_directory import RunDirectory, list_runs
+
+_END: Final[dict[str, EndState]] = {"complete": "finished", "pruned": "stopped", "failed": "failed"}
+
+
+class StudyRecorder:
+    """Follows a study and its trials.
+
+    The tuner sends its trials' records itself: a trainer that lives for a minute must not spend
+    seconds of it on importing mlflow.
+    """
+
+    def __init__(self, folder: StudyFolder, params: Params) -> None:
+        self._folder, self._tracking = folder, params.tracking
+        known = read_records(folder.path / "metrics.jsonl")
+        self._recorded = {item.step for item in known if item.kind == "metrics"}
+        self._own = JsonlTracker(folder.path)
+        if not known:
+            self._own.log_params(params.model_dump(mode="json"))
+        name = f"study-{folder.path.name[:8]}"
+        self._study = self._follow(folder.path, name, {"kamerton.kind": "study"}, parent=None)
+        self._trials: dict[int, MlflowFollower] = {}
+        self._ended: set[int] = set()
+
+    def _follow(
+        self, run: Path, name: str, tags: dict[str, str], *, parent: Path | None
+    ) -> MlflowFollower | None:
+        tracking: TrackingParams = self._tracking
+        if tracking.mlflow_uri is None:
+            return None
+        return MlflowFollower(
+            run,
+            uri=tracking.mlflow_uri,
+            experiment=tracking.experiment,
+            name=name,
+            parent=parent,
+            tags=tags,
+        )
+
+    def trial_started(self, number: int, run: RunDirectory) -> None:
+        """Follow a trial's run directory, as soon as its trainer has made it."""
+        tags = {"kamerton.kind": "trial", "kamerton.trial": str(number)}
+        name = f"trial-{number:03d}"
+        follower = self._follow(run.path, name, tags, parent=self._folder.path)
+        if follower is not None:
+            self._trials[number] = follower
+
+    def trial_stopped(self, number: int) -> None:
+        """Say that a trial under way stops with the tuner; it goes on later."""
+        if number in self._trials:
+            self._trials[number].end("stopped")
+
+    def trials_finished(self, results: list[TrialResult]) -> None:
+        """Record every finished trial once; all of the study's trials so far are given."""
+        for count, result in enumerate(results, start=1):
+            self._finish_in_mlflow(result)
+            if result.number in self._recorded:
+                continue
+            self._recorded.add(result.number)
+            best = best_of(results[:count])
+            scores = {
+                "objective": result.objective,
+                "best_objective": None if best is None else best.objective,
+            }
+            values = {name: score for name, score in scores.items() if score is not None}
+            self._own.log_metrics({**values, result.state: 1.0}, result.number)
+        self._own.flush()
+        if self._study is not None:
+            self._study.wake()
+
+    def _finish_in_mlflow(self, result: TrialResult) -> None:
+        """End a trial's MLflow run, also one that an earlier, killed tuner left open."""
+        uri = self._tracking.mlflow_uri
+        if result.number in self._ended or uri is None:
+            return
+        self._ended.add(result.number)
+        if result.number not in self._trials:
+            run = next(iter(list_runs(self._folder.trial_runs(result.number))), None)
+            if run is None or is_recorded(run.path, uri):
+                return
+            self.trial_started(result.number, run)
+        self._trials[result.number].end(_END[result.state])
+
+    def close(self, state: EndState) -> None:
+        """Wait, within bounds, until everything is sent."""
+        self._own.close(state)
+        if self._study is not None:
+            self._study.end(state)
+        for follower in (self._study, *self._trials.values()):
+            if follower is not None:
+                follower.close(state)

@@ -1,0 +1,310 @@
+"""The tune stage: short training runs in, the parameters that learned best out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kamerton.core.errors import (
+    InputCorruptError,
+    InputMissingError,
+    ParamsError,
+    PipelineError,
+    StoppedError,
+    ToolMissingError,
+    UsageError,
+)
+from kamerton.core.files import file_lock, read_json, require_new, sha256_json, write_text
+from kamerton.core.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kamerton.config.schema import Params
+    from kamerton.smart_tuner.opt_engine import OptimizationEngine, RunningTrial, TrialResult
+    from kamerton.smart_tuner.recorder import StudyRecorder
+    from kamerton.smart_tuner.stop_request import StopRequest
+    from kamerton.smart_tuner.study import StudyFolder
+    from kamerton.smart_tuner.trainer_wrapper import TrainerOutcome
+
+# Part of the fingerprint: a new way of searching must not continue an old study.
+_STUDY_FORMAT = 1
+_FINGERPRINT_CHARS = 16
+# A trainer that ends so would end so with any hyperparameters: not the trial's fault.
+_ENVIRONMENT_FAULTS = {
+    error.exit_code for error in (UsageError, InputMissingError, ToolMissingError)
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TuneReport:
+    """What the study found; ``results`` are all trials, ``best`` is the one to train with."""
+
+    results: tuple[TrialResult, ...]
+    best: TrialResult
+    baseline: TrialResult | None
+    reused: bool  # the study had been finished before
+
+    @property
+    def partial(self) -> bool:
+        """Never: a failed trial is a finding about its parameters."""
+        return False
+
+    def metrics(self) -> dict[str, float]:
+        """Flat numbers."""
+        found = {f"trials_{state}": float(self._count(state)) for state in _STATES}
+        found |= {
+            "best_trial": float(self.best.number),
+            "best_objective": self.best.objective or 0.0,
+        }
+        if self.baseline is not None and self.baseline.objective is not None:
+            found["baseline_objective"] = self.baseline.objective
+        return {**found, **{f"best_{name}": value for name, value in self.best.metrics.items()}}
+
+    def summary(self) -> list[tuple[str, str]]:
+        """Lines for the terminal."""
+        from kamerton.config.search_space import yaml_text
+
+        counts = ", ".join(f"{self._count(state)} {word}" for state, word in _STATES.items())
+        base = "did not complete"
+        if self.baseline is not None:
+            base = f"{self.baseline.objective:.4f}"
+        lines = [
+            ("trials", counts + (" (finished before)" if self.reused else "")),
+            ("best trial", f"{self.best.number}, objective {self.best.objective:.4f}"),
+            ("unchanged parameters", base),
+        ]
+        return lines + [(name, yaml_text(value)) for name, value in self.best.params.items()]
+
+    def _count(self, state: str) -> int:
+        return sum(result.state == state for result in self.results)
+
+
+_STATES = {"complete": "complete", "pruned": "ended early", "failed": "failed"}
+
+
+def tune(
+    dataset: Path,
+    analysis: Path,
+    best_params: Path,
+    trials: Path,
+    report: Path,
+    params: Params,
+    *,
+    runs: Path = Path("runs"),
+    force: bool = False,
+    on_progress: Progress = silent,
+) -> TuneReport:
+    """Search for hyperparameters with short training runs.
+
+    The first trial runs the unchanged parameters. A study that was stopped or killed goes on
+    where it was, and a finished one of equal data, parameters and code is not run again.
+
+    Args:
+        dataset: Dataset folder.
+        analysis: analysis.json.
+        best_params: YAML file to write: overrides that ``train`` lays on its parameters.
+        trials: CSV file to write, one row per trial.
+        report: HTML page to write.
+        params: Sections tune, train, audio, text and tracking.
+        runs: Folder of resumable work; the study lives in its ``studies``.
+        force: Replace outputs that exist.
+        on_progress: Told of the steps trained, of all trials.
+
+    Raises:
+        StoppedError: SIGINT or SIGTERM; the same command continues.
+        ParamsError: the search space does not fit the parameters.
+        PipelineError: every trial failed.
+    """
+    from kamerton.data.manifest import Dataset
+    from kamerton.smart_tuner.opt_engine import OptimizationEngine
+    from kamerton.smart_tuner.study import StudyFolder, baseline_of, best_of
+
+    for output in (best_params, trials, report):
+        require_new(output, force=force)
+    content = Dataset.open(dataset).card["content_sha256"]
+    fingerprint = _fingerprint(params, content, _recommended_epochs(analysis))
+    folder = StudyFolder(runs / "studies" / fingerprint, runs)
+    with file_lock(folder.path / ".lock"):
+        engine = OptimizationEngine(folder.journal, params, name=fingerprint)
+        if len(engine.finished()) >= params.tune.trials and best_of(engine.finished()) is None:
+            folder.clear()  # it failed as a whole, and perhaps its cause is gone
+            engine = OptimizationEngine(folder.journal, params, name=fingerprint)
+        before = len(engine.finished())
+        if before < params.tune.trials:
+            _search(engine, folder, _Trainers(dataset, analysis, params), on_progress)
+        results = engine.finished()
+        best = best_of(results)
+        if best is None:
+            raise _all_failed(results, folder)
+        _write_outputs(engine, results, best, params, best_params, trials, report)
+    reused = before >= params.tune.trials
+    return TuneReport(tuple(results), best, baseline_of(results), reused)
+
+
+def _recommended_epochs(analysis: Path) -> int:
+    """What every trial's trainer will read; refused here, before any of them starts."""
+    epochs = read_json(analysis, produced_by="analyze").get("recommended_epochs")
+    if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1:
+        raise InputCorruptError(
+            analysis,
+            problem=f"recommended_epochs is {epochs!r}",
+            hint="make it again: `kamerton analyze --force`",
+        )
+    return epochs
+
+
+def _fingerprint(params: Params, content_sha256: str, epochs: int) -> str:
+    from kamerton.core.code import TRAINING, code_digest
+
+    sections = params.model_dump(mode="json", include={"tune", "train", "audio", "text"})
+    content = {
+        "format": _STUDY_FORMAT,
+        "params": sections,
+        "dataset": content_sha256,
+        "epochs": epochs,
+        "code": code_digest((*TRAINING, "smart_tuner")),
+    }
+    return sha256_json(content)[:_FINGERPRINT_CHARS]
+
+
+@dataclass(frozen=True, slots=True)
+class _Trainers:
+    """What every trial's trainer is given."""
+
+    dataset: Path
+    analysis: Path
+    params: Params
+
+
+def _search(
+    engine: OptimizationEngine, folder: StudyFolder, trainers: _Trainers, on_progress: Progress
+) -> None:
+    """Run the trials that the study still lacks."""
+    from kamerton.smart_tuner.recorder import StudyRecorder
+    from kamerton.smart_tuner.stop_request import stop_request
+
+    recorder = StudyRecorder(folder, trainers.params)
+    state = "failed"
+    try:
+        with stop_request() as stop:
+            recorder.trials_finished(engine.finished())
+            while trial := engine.next_trial():
+                _run_trial(trial, folder, trainers, recorder, stop, on_progress)
+                engine.finish(trial)
+                results = engine.finished()
+                recorder.trials_finished(results)
+                folder.tidy(results)
+        state = "finished"
+    except (StoppedError, KeyboardInterrupt):
+        state = "stopped"
+        raise
+    finally:
+        recorder.close(state)  # type: ignore[arg-type]
+
+
+def _run_trial(
+    trial: RunningTrial,
+    folder: StudyFolder,
+    trainers: _Trainers,
+    recorder: StudyRecorder,
+    stop: StopRequest,
+    on_progress: Progress,
+) -> None:
+    """Train one trial to its end; ``trial`` takes what it records.
+
+    Raises:
+        StoppedError: we were asked to stop.
+        PipelineError: the trainer cannot work here, whatever the hyperparameters.
+    """
+    from kamerton.smart_tuner.study import trainer_command
+    from kamerton.smart_tuner.trainer_wrapper import TrainerWrapper, Watch
+
+    tune = trainers.params.tune
+    note = f"trial {trial.number + 1} of {tune.trials}"
+
+    def on_step(step: int) -> None:
+        done = trial.number * tune.trial_steps + min(step, tune.trial_steps)
+        on_progress(done, tune.trials * tune.trial_steps, note)
+
+    on_step(0)
+    command = trainer_command(trainers.dataset, trainers.analysis)
+    wrapper = TrainerWrapper(
+        command + folder.prepare(trial, trainers.params),
+        runs=folder.trial_runs(trial.number),
+        log=folder.log(trial.number),
+    )
+    outcome = wrapper.run(
+        Watch(
+            on_evaluation=trial.report,
+            on_step=on_step,
+            on_run=lambda run: recorder.trial_started(trial.number, run),
+            stop=lambda: bool(stop),
+        )
+    )
+    _take_outcome(trial, outcome, folder, recorder, tune.trials)
+
+
+def _take_outcome(
+    trial: RunningTrial,
+    outcome: TrainerOutcome,
+    folder: StudyFolder,
+    recorder: StudyRecorder,
+    trials: int,
+) -> None:
+    if outcome.ending == "stopped":
+        recorder.trial_stopped(trial.number)
+        raise StoppedError(
+            f"the search stopped on request in trial {trial.number + 1} of {trials}; "
+            f"everything is kept in {folder.path}."
+        )
+    if outcome.ending != "failed":
+        return
+    log = folder.log(trial.number)
+    # The baseline runs the user's own parameters: if those are wrong, all trials are.
+    wrong_params = outcome.exit_code == ParamsError.exit_code and not trial.overrides
+    if wrong_params or outcome.exit_code in _ENVIRONMENT_FAULTS:
+        raise PipelineError(
+            f"the trainer cannot run (exit code {outcome.exit_code}):\n{outcome.message}",
+            hint=f"its whole output is in {log}",
+        )
+    trial.fail(f"the trainer ended with {_exit_words(outcome.exit_code)}")
+
+
+def _exit_words(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def _all_failed(results: Sequence[TrialResult], folder: StudyFolder) -> PipelineError:
+    from kamerton.smart_tuner.trainer_wrapper import last_words
+
+    last = results[-1]
+    words = last_words(folder.log(last.number))
+    return PipelineError(
+        f"all {len(results)} trials failed; the last: {last.reason}." + (words and f"\n{words}"),
+        hint=f"see {folder.log(last.number)}, narrow tune.search_space or raise tune.trial_steps",
+    )
+
+
+def _write_outputs(
+    engine: OptimizationEngine,
+    results: Sequence[TrialResult],
+    best: TrialResult,
+    params: Params,
+    best_params: Path,
+    trials: Path,
+    report: Path,
+) -> None:
+    from kamerton.smart_tuner.tuning_report import (
+        best_params_yaml,
+        importances,
+        render_page,
+        trials_csv,
+    )
+
+    names = list(params.tune.search_space)
+    shares = importances(engine.frozen_trials(), names)
+    write_text(trials, trials_csv(results, names))
+    write_text(report, render_page(results, best, params.tune, shares))
+    write_text(best_params, best_params_yaml(results, best))
