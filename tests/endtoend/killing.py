@@ -107,14 +107,13 @@ def run_and_kill(
     return Kill(" ".join(words), code, checkpoint_step(project))
 
 
-def _after(seconds: float) -> Callable[[], bool]:
-    """True from ``seconds`` after the first call on: a stage is killed amid its work."""
+def _at_work(project: Path, seconds: float) -> Callable[[], bool]:
+    """True once an output is half written, or ``seconds`` after the first call."""
     first: list[float] = []
 
     def ready() -> bool:
-        now = time.monotonic()
-        first.append(now)
-        return now - first[0] >= seconds
+        first.append(time.monotonic())
+        return first[-1] - first[0] >= seconds or any(project.glob("*/.*.partial-*"))
 
     return ready
 
@@ -128,15 +127,14 @@ def kill_each_stage(
     """
     kills = []
     for stage in STAGES:
-        ready = _after(after_seconds)
+        ready = _at_work(project, after_seconds)
         if stage == "train":
             ready = lambda: (checkpoint_step(project) or 0) > 0  # noqa: E731
         kills.append(run_and_kill(command, project, ("kamerton", stage), ready))
         if stage == "train":
             before = checkpoint_step(project) or 0
             further = lambda: (checkpoint_step(project) or 0) >= before + more_steps  # noqa: B023, E731
-            # `python -m dvc repro`: the interpreter replaces "dvc" by the path of its module.
-            kills.append(run_and_kill(command, project, ("__main__.py", "repro"), further))
+            kills.append(run_and_kill(command, project, ("dvc", "repro"), further))
     return kills
 
 
@@ -153,7 +151,7 @@ def main() -> int:
     arguments = parser.parse_args()
     project = arguments.project.resolve()
     command = ["make", "demo"]
-    for kill in kill_each_stage(command, project, after_seconds=1.5, more_steps=100):
+    for kill in kill_each_stage(command, project, after_seconds=1.0, more_steps=100):
         print(kill, flush=True)
     subprocess.run(command, cwd=project, check=True)
     ours = hashes(project)
