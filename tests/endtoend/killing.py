@@ -113,7 +113,8 @@ def _at_work(project: Path, seconds: float) -> Callable[[], bool]:
 
     def ready() -> bool:
         first.append(time.monotonic())
-        return first[-1] - first[0] >= seconds or any(project.glob("*/.*.partial-*"))
+        half = any(any(project.glob(f"{folder}.*.partial-*")) for folder in ("", "*/"))
+        return half or first[-1] - first[0] >= seconds
 
     return ready
 
