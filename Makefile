@@ -51,5 +51,6 @@ docs: $(READY)  ## regenerate docs/reference and manifests/katib
 	$(BIN)/kamerton params docs -o docs/reference/params.md
 	$(BIN)/kamerton pipeline katib
 
-clean:  ## remove what runs of the project made, not the environment
-	rm -rf data reports runs tuning models evaluation promotion.json mlflow.db* mlartifacts dvc.lock .dvc/cache .dvc/tmp
+clean:  ## remove what runs of the project made, not the environment and not the recordings
+	rm -rf data/clips data/transcripts.jsonl data/dataset data/analysis.json reports runs tuning models evaluation
+	rm -rf promotion.json mlflow.db* .mlflow.db* mlartifacts pipeline-runs voice.wav dvc.lock .dvc/cache .dvc/tmp

@@ -46,7 +46,12 @@ GITIGNORE = """\
 /evaluation/
 /promotion.json
 /mlflow.db*
+/.mlflow.db*
 /mlartifacts/
+/pipeline.yaml
+/pipeline-runs/
+/voice.wav
+.env
 """
 
 
@@ -75,6 +80,8 @@ def make_project(folder: Path, *, force: bool) -> Iterator[str]:
         UsageError: project files exist there and ``force`` is not given.
     """
     folder = folder.resolve()
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file, not a folder.", hint="name another folder")
     existing = [name for name in (*FILES, "components", "params.yaml") if (folder / name).exists()]
     if existing and not force:
         raise UsageError(

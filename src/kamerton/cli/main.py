@@ -1,5 +1,6 @@
 """The `kamerton` command: wiring, and the one place where errors become messages and exit codes."""
 
+import errno
 import sys
 from typing import Annotated
 
@@ -15,6 +16,18 @@ from kamerton.cli.runs import runs_app
 from kamerton.cli.stage_commands import add_stage_commands, join_section_pairs
 from kamerton.cli.voice import add_voice_commands
 from kamerton.core.errors import INTERRUPTED_EXIT_CODE, PipelineError, UsageError
+
+# What the system refuses is no bug: it needs a message, not a traceback.
+_OTHER_PLACE = "give it a place that you may read and write, or change its permissions"
+_MORE_SPACE = "free some space: `kamerton doctor` shows how much there is"
+_REFUSALS = {
+    errno.EACCES: _OTHER_PLACE,
+    errno.EPERM: _OTHER_PLACE,
+    errno.EROFS: _OTHER_PLACE,
+    errno.ENOTDIR: "a part of that path is a file: name another path",
+    errno.ENOSPC: _MORE_SPACE,
+    errno.EDQUOT: _MORE_SPACE,
+}
 
 app = typer.Typer(
     name="kamerton",
@@ -67,11 +80,32 @@ def exit_code(arguments: list[str] | None = None) -> int:
     except Exit as stop:
         return stop.exit_code
     except TyperException as error:
-        narrate(f"{error.format_message()}")
+        _print_wrong_call(error)
         return UsageError.exit_code
     except (KeyboardInterrupt, Abort):
         narrate("interrupted")
         return INTERRUPTED_EXIT_CODE
-    except BrokenPipeError:
-        return 1
+    except OSError as error:
+        _print_refusal(error)
+        return PipelineError.exit_code
     return result if isinstance(result, int) else 0
+
+
+def _print_refusal(error: OSError) -> None:
+    """Say what the system refused; a reader of our output that went away wants no message."""
+    hint = _REFUSALS.get(error.errno or 0)
+    if isinstance(error, BrokenPipeError):
+        return
+    if hint is None:
+        raise error
+    print_error(PipelineError(f"{error.filename or 'a file'}: {error.strerror}.", hint=hint))
+
+
+def _print_wrong_call(error: TyperException) -> None:
+    message = error.format_message()
+    if type(error).__name__ == "NoArgsIsHelpError":  # a private class; its message is the help
+        narrate(message)
+        return
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "kamerton"
+    print_error(UsageError(message, hint=f"`{command} --help` lists what it takes"))

@@ -35,6 +35,9 @@ def demo(
         bool, typer.Option("--json", help="Print the closing table as JSON.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Make the recordings again although they are there.")
+    ] = False,
 ) -> None:
     """Make synthetic recordings, run all eight stages on them and show what came out.
 
@@ -45,7 +48,7 @@ def demo(
 
     project = Path.cwd()
     with shown_progress("recordings", quiet=quiet) as progress:
-        made = make_recordings(project, on_progress=progress)
+        made = make_recordings(project, force=force, on_progress=progress)
     narrate(made)
     if corpus_only:
         return

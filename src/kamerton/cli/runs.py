@@ -20,7 +20,7 @@ def _row(run: RunDirectory) -> dict[str, Any]:
 
 
 def find_run(runs: Path, identifier: str) -> RunDirectory:
-    """The run whose id starts with ``identifier``, or the newest for ``last``.
+    """The run with ``identifier`` as its id or in it, or the newest for ``last``.
 
     Raises:
         UsageError: none, or more than one.
@@ -28,7 +28,9 @@ def find_run(runs: Path, identifier: str) -> RunDirectory:
     known = list_runs(runs)
     if identifier == "last" and known:
         return known[0]
-    found = [run for run in known if identifier in run.path.name]
+    found = [run for run in known if identifier == run.path.name] or [
+        run for run in known if identifier in run.path.name
+    ]
     if len(found) != 1:
         count = "no run" if not found else f"{len(found)} runs"
         raise UsageError(

@@ -1,5 +1,6 @@
 """One command per stage, built from the table of stages."""
 
+import contextlib
 import inspect
 import os
 import tempfile
@@ -114,8 +115,11 @@ class StageCall:
         """Run the stage function with a progress display and return its report."""
         if PARENT_MARKER in os.environ:
             end_with_parent()
+        # A trial writes no port, only its run directory, which has a lock of its own: it must not
+        # wait for a training of the same project.
+        trial = bool(self.options.get("trial"))
         with (
-            file_lock(self._lock()),
+            contextlib.nullcontext() if trial else file_lock(self._lock()),
             shown_progress(self.spec.name, quiet=self.quiet) as progress,
         ):
             function = stage_function(self.spec.name)
@@ -212,7 +216,7 @@ def _parameters(spec: StageSpec) -> list[inspect.Parameter]:
         "dry_run": "Only print what would be read, written and used, as JSON.",
         "json": "Print the result as JSON.",
         "quiet": "No progress.",
-        "allow_partial": "End with 0 instead of 7 when inputs had to be left out.",
+        "allow_partial": "End with 0, not 7, when recordings had to be left out (segment).",
     }
     fields += [
         ("params", ParamsFile, None),

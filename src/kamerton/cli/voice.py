@@ -8,6 +8,7 @@ import typer
 from kamerton.cli.output import narrate, print_json
 from kamerton.cli.stage_commands import Overrides, ParamsFile
 from kamerton.config.loading import load_params
+from kamerton.core.files import require_new
 
 
 def add_voice_commands(app: typer.Typer) -> None:
@@ -28,6 +29,7 @@ def say(
         Path | None,
         typer.Option("--model", help="An exported model folder instead of the champion."),
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
     params: ParamsFile = None,
     overrides: Overrides = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -35,6 +37,7 @@ def say(
     """Speak a text with the registry's champion (or a given model) into a WAV file."""
     from kamerton.serving.synthesizer import speak
 
+    require_new(output, force=force)
     spoken = speak(text, output, model=model, params=load_params(params, overrides=overrides or []))
     if as_json:
         print_json(spoken.as_dict())

@@ -81,10 +81,21 @@ def _reason(dotted: str) -> str | None:
     )
 
 
-def _put(values: dict[Any, Any], path: KeyPath, value: Any) -> None:
+def _put(values: dict[Any, Any], path: KeyPath, value: Any) -> bool:
+    """Set a nested value unless there is one; returns whether it was set.
+
+    The mappings on the way are copied: they may be those of the source.
+    """
     for key in path[:-1]:
-        values = values.setdefault(key, {})
+        inner = values.get(key)
+        if inner is not None and not isinstance(inner, dict):
+            return False  # refused by the schema
+        values[key] = dict(inner or {})
+        values = values[key]
+    if path[-1] in values:
+        return False
     values[path[-1]] = value
+    return True
 
 
 def _search_space(given: dict[str, Any]) -> dict[str, Any]:
@@ -105,13 +116,16 @@ def translate(source: YamlSource) -> YamlSource:
         {key: source.values[key] for key in source.values if key in foreign}
     ):
         dotted = ".".join(map(str, path))
-        if path[0] == "search_space":
+        if path[0] == "search_space" and isinstance(source.values["search_space"], dict):
             continue
         if dotted in MOVED:
             name, convert = MOVED[dotted]
             target: KeyPath = tuple(name.split("."))
-            lines[target] = source.lines.get(path, 0)
-            _put(values, target, convert(value))
+            if _put(values, target, convert(value)):
+                lines[target] = source.lines.get(path, 0)
+            else:
+                place = source.place(path)
+                _LOG.warning("%s: '%s' has no effect: %s is given", place, dotted, name)
         elif why := _reason(dotted):
             _LOG.warning("%s: '%s' has no effect: %s", source.place(path), dotted, why)
         else:  # under its whole name, so that it is refused at its own line
@@ -119,8 +133,11 @@ def translate(source: YamlSource) -> YamlSource:
             values[dotted] = value
     if isinstance(source.values.get("search_space"), dict):
         space = _search_space(source.values["search_space"])
-        _put(values, tuple(_SEARCH.split(".")), space)
-        for name in source.values["search_space"]:
-            target = (*_SEARCH.split("."), DIMENSIONS.get(name, name))
-            lines[target] = source.lines.get(("search_space", name), 0)
+        if _put(values, tuple(_SEARCH.split(".")), space):
+            for name in source.values["search_space"]:
+                target = (*_SEARCH.split("."), DIMENSIONS.get(name, name))
+                lines[target] = source.lines.get(("search_space", name), 0)
+        else:
+            place = source.place(("search_space",))
+            _LOG.warning("%s: 'search_space' has no effect: %s is given", place, _SEARCH)
     return YamlSource(source.name, values, lines)

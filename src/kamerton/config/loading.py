@@ -214,8 +214,10 @@ def load_params(
         YamlSource(f"--params-json {name}", parse_section(name, text))
         for name, text in section_list
     ]
-    sources += [YamlSource(f"--set {text}", parse_override(text)) for text in overrides]
+    by_hand = list(overrides)
+    sources += [YamlSource(f"--set {text}", parse_override(text)) for text in by_hand]
     values: dict[str, Any] = {}
     for source in sources:
         values = merge(values, source.values)
-    return validate(values, sources[::-1] or [YamlSource("defaults", {})])
+    params = validate(values, sources[::-1] or [YamlSource("defaults", {})])
+    return params.marked_as_given(text.partition("=")[0].strip() for text in by_hand)

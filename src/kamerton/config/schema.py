@@ -4,10 +4,11 @@ One class per section of params.yaml. Defaults are the production values; a proj
 what differs. Descriptions are the reference (`kamerton params docs`).
 """
 
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Any, Self
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from kamerton.config.data_sections import (
     AnalyzeParams,
@@ -62,6 +63,19 @@ class Params(Section):
     evaluate: EvaluateParams = Field(default_factory=EvaluateParams)
     promote: PromoteParams = Field(default_factory=PromoteParams)
     tracking: TrackingParams = Field(default_factory=TrackingParams)
+
+    _given: frozenset[str] = PrivateAttr(default=frozenset())
+
+    @property
+    def given(self) -> frozenset[str]:
+        """Dotted names of the parameters that were overridden by hand, with ``--set``."""
+        return self._given
+
+    def marked_as_given(self, names: Iterable[str]) -> Self:
+        """These parameters, with ``names`` known as set by hand."""
+        marked = self.model_copy()
+        marked._given = frozenset(names)
+        return marked
 
     def with_overrides(self, overrides: dict[str, Any]) -> Self:
         """These parameters with nested ``overrides`` laid over them, validated again."""

@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from kamerton.config.search_space import Dimension, default_search_space
-from kamerton.config.section import Section, Share
+from kamerton.config.section import Dropout, Section, Share
 
 
 class TuneParams(Section):
@@ -87,11 +87,11 @@ class TrainParams(Section):
     grad_clip_thresh: float = Field(
         1.0, gt=0.0, description="gradient norm above which gradients are scaled down"
     )
-    prenet_dropout: Share = Field(0.5, description="dropout of the prenet, also when speaking")
-    encoder_dropout: Share = Field(0.5, description="dropout after the encoder's convolutions")
-    postnet_dropout: Share = Field(0.5, description="dropout after the postnet's convolutions")
-    attention_dropout: Share = Field(0.1, description="dropout of the attention LSTM's output")
-    decoder_dropout: Share = Field(0.1, description="dropout of the decoder LSTM's output")
+    prenet_dropout: Dropout = Field(0.5, description="dropout of the prenet, also when speaking")
+    encoder_dropout: Dropout = Field(0.5, description="dropout after the encoder's convolutions")
+    postnet_dropout: Dropout = Field(0.5, description="dropout after the postnet's convolutions")
+    attention_dropout: Dropout = Field(0.1, description="dropout of the attention LSTM's output")
+    decoder_dropout: Dropout = Field(0.1, description="dropout of the decoder LSTM's output")
     guided_attention_weight: float = Field(
         10.0, ge=0.0, description="weight of the guided attention loss; 0: off"
     )

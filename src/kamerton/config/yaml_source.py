@@ -85,6 +85,10 @@ def parse_yaml(text: str, *, name: str) -> YamlSource:
     try:
         node = yaml.compose(text, _Loader)
         values = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+        lines: dict[KeyPath, int] = {}
+        twice: list[str] = []
+        if node is not None:
+            _walk(node, (), lines, twice)  # too deep for ever where an anchor holds itself
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{name}:{mark.line + 1}" if mark else name
@@ -101,9 +105,6 @@ def parse_yaml(text: str, *, name: str) -> YamlSource:
         raise ParamsError(
             f"{name}: not a mapping of sections", hint="start with `audio:` or another section"
         )
-    lines: dict[KeyPath, int] = {}
-    twice: list[str] = []
-    _walk(node, (), lines, twice)
     if twice:
         raise ParamsError(f"{name}: " + "; ".join(twice), hint="keep one of them")
     return YamlSource(name, values, lines)

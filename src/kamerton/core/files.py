@@ -1,8 +1,8 @@
 """Atomic writes, hashes and locks: no reader ever sees half a file.
 
 Every write goes to a temporary sibling, is flushed to disk and renamed. A process that is killed
-leaves at worst a sibling named ``.<name>.partial-<pid>``, which the next writer of the same path
-removes once the process that made it is gone.
+leaves at worst a sibling named ``.<name>.partial-<host>-<pid>``, which the next writer of the same
+path removes once the process that made it is gone.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,11 +21,26 @@ from typing import Any
 from kamerton.core.errors import InputCorruptError, InputMissingError, UsageError
 
 _PARTIAL = ".partial-"
+_OLD = "old-"
 _HASH_BLOCK_BYTES = 1 << 20
 
 
+def _owner() -> str:
+    """This process among all that may share the disk: process 1 of a pod is not that of another."""
+    host = "".join(char if char.isalnum() else "_" for char in socket.gethostname())
+    return f"{host}-{os.getpid()}"
+
+
 def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.name}{_PARTIAL}{os.getpid()}")
+    return path.with_name(f".{path.name}{_PARTIAL}{_owner()}")
+
+
+def _is_abandoned(leftover: Path) -> bool:
+    """Whether the process that made it ran on this host and does no longer."""
+    host, _, pid = leftover.name.rpartition(_PARTIAL)[2].removeprefix(_OLD).rpartition("-")
+    if host != _owner().rpartition("-")[0] or not pid.isdigit():
+        return False
+    return int(pid) == os.getpid() or not _is_alive(int(pid))
 
 
 def _is_alive(pid: int) -> bool:
@@ -43,10 +59,17 @@ def _remove(path: Path) -> None:
 
 
 def remove_stale_partials(path: Path) -> None:
-    """Remove what writers of ``path`` that no longer run left behind."""
-    for leftover in path.parent.glob(f".{_glob_escape(path.name)}{_PARTIAL}*"):
-        pid = leftover.name.rpartition("-")[2]
-        if not pid.isdigit() or int(pid) == os.getpid() or not _is_alive(int(pid)):
+    """Remove what writers of ``path`` that no longer run left behind.
+
+    A folder that was put aside and never replaced goes back to its place.
+    """
+    for leftover in sorted(path.parent.glob(f".{_glob_escape(path.name)}{_PARTIAL}*")):
+        if not _is_abandoned(leftover):
+            continue
+        put_aside = leftover.name.rpartition(_PARTIAL)[2].startswith(_OLD)
+        if put_aside and not path.exists():
+            os.replace(leftover, path)
+        else:
             _remove(leftover)
 
 
@@ -166,12 +189,12 @@ def read_jsonl(path: Path, *, produced_by: str) -> list[dict[str, Any]]:
     return rows
 
 
-def require_new(path: Path, *, force: bool) -> None:
+def require_new(
+    path: Path, *, force: bool, hint: str = "give --force to replace it, or another path"
+) -> None:
     """Refuse to overwrite ``path`` unless ``force``."""
     if path.exists() and not force and not (path.is_dir() and not any(path.iterdir())):
-        raise UsageError(
-            f"{path} exists already.", hint="give --force to replace it, or another path"
-        )
+        raise UsageError(f"{path} exists already.", hint=hint)
 
 
 @contextlib.contextmanager
@@ -201,7 +224,7 @@ def _replace_directory(temporary: Path, path: Path) -> None:
         return
     # A non-empty folder cannot be renamed over; the old one steps aside under a name that the
     # next writer cleans up if this process is killed between the two renames.
-    aside = path.with_name(f".{path.name}{_PARTIAL}old-{os.getpid()}")
+    aside = path.with_name(f".{path.name}{_PARTIAL}{_OLD}{_owner()}")
     _remove(aside)
     os.replace(path, aside)
     os.replace(temporary, path)

@@ -6,8 +6,11 @@ to the class above it, and "very small, good" is 3600 epochs although an example
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from kamerton.config.schema import AnalyzeParams
+from kamerton.core.errors import InputCorruptError
+from kamerton.core.files import read_json
 
 # Up to how many hours, size, epochs; the confidence that the size adds.
 SIZES = (
@@ -120,3 +123,19 @@ def _complexity_reasons(complexity: Complexity) -> list[str]:
 
 def _percent(share: float) -> str:
     return "no change" if abs(share) < _ROUNDING else f"{share:+.0%}"
+
+
+def read_recommended_epochs(analysis: Path) -> int:
+    """The recommendation that stands in ``analysis`` (JSON).
+
+    Raises:
+        InputMissingError, InputCorruptError: there is none, or it is no number of epochs.
+    """
+    epochs = read_json(analysis, produced_by="analyze").get("recommended_epochs")
+    if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1:
+        raise InputCorruptError(
+            analysis,
+            problem=f"recommended_epochs is {epochs!r}",
+            hint="make it again: `kamerton analyze --force`",
+        )
+    return epochs

@@ -79,12 +79,17 @@ def read_member(folder: Path, placement: Placement) -> bytes:
         InputCorruptError: it ends before the payload does.
     """
     path = folder / placement.shard
+    if Path(placement.shard).name != placement.shard:
+        problem = f"the manifest names {placement.shard!r}, which is not a file of this folder"
+        raise InputCorruptError(folder, problem=problem, hint=_REMAKE)
     try:
         with path.open("rb") as file:
             file.seek(placement.offset_bytes)
             payload = file.read(placement.size_bytes)
     except FileNotFoundError as error:
         raise InputMissingError(path, produced_by="dataset") from error
+    except (OSError, ValueError) as error:  # a placement that no file can have
+        raise InputCorruptError(path, problem=f"cannot be read ({error})", hint=_REMAKE) from error
     if len(payload) != placement.size_bytes:
         problem = f"ends before byte {placement.offset_bytes + placement.size_bytes}"
         raise InputCorruptError(path, problem=problem, hint=_REMAKE)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kamerton.core.errors import InputCorruptError, InputMissingError
@@ -88,6 +88,9 @@ def read_clips(clips: Path) -> list[Clip]:
             raise _corrupt(f"{table}:{number}", "holds positions that no clip can have", "segment")
         if clip.status == KEPT and clip.file is None:
             raise _corrupt(f"{table}:{number}", "is kept but names no file", "segment")
+        if clip.file is not None and not _is_inside(clip.file):
+            problem = f"names {clip.file!r}, which is outside of the folder"
+            raise _corrupt(f"{table}:{number}", problem, "segment")
     _refuse_twins([clip.id for clip in rows], table, "segment")
     return sorted(rows, key=lambda clip: (clip.source, clip.start_sample, clip.id))
 
@@ -105,6 +108,11 @@ def read_transcripts(transcripts: Path) -> dict[str, Transcript]:
     ]
     _refuse_twins([row.id for row in rows], transcripts, "transcribe")
     return {row.id: row for row in rows}
+
+
+def _is_inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts
 
 
 def read_clip_file(clips: Path, clip: Clip) -> bytes:

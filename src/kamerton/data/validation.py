@@ -1,10 +1,12 @@
 """A deep check of a dataset: every row, every sound, the card's sums and hash."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 from kamerton.core.errors import InputCorruptError
-from kamerton.data.manifest import SPLITS, Dataset, Row
+from kamerton.data.manifest import MANIFEST_FILE, SPLITS, Dataset, Row
+from kamerton.data.packing import content_sha256
 
 _REMAKE = "make the dataset again: `kamerton dataset --force`, or `dvc checkout` to restore it"
 _LENGTH_TOLERANCE_SECONDS = 0.01
@@ -12,6 +14,10 @@ _LENGTH_TOLERANCE_SECONDS = 0.01
 
 def _check_row(dataset: Dataset, row: Row, symbols: frozenset[str]) -> None:
     where = f"{dataset.path} (clip {row.id})"
+    if hashlib.sha256(dataset.audio_bytes(row)).hexdigest() != row.audio_sha256:
+        raise InputCorruptError(
+            where, problem="sound is not the one that the manifest has the hash of", hint=_REMAKE
+        )
     wave, rate_hz = dataset.audio(row)
     if rate_hz != row.sample_rate_hz:
         problem = f"sound is at {rate_hz} Hz, the manifest says {row.sample_rate_hz}"
@@ -48,6 +54,9 @@ def validate_dataset(path: Path) -> dict[str, Any]:
     if len({row.id for row in rows}) != len(rows):
         raise InputCorruptError(path, problem="two rows have one id", hint=_REMAKE)
     _check_leaks(dataset)
+    if content_sha256(rows) != dataset.card["content_sha256"]:
+        problem = "its rows do not give the content hash that the card states"
+        raise InputCorruptError(path / MANIFEST_FILE, problem=problem, hint=_REMAKE)
     seconds = sum(row.duration_seconds for row in rows)
     return {
         "clips": len(rows),

@@ -18,7 +18,7 @@ CORPUS_SEED = 2026
 CORPUS_MINUTES = 12.0
 
 
-def make_recordings(project: Path, *, on_progress: Progress = silent) -> str:
+def make_recordings(project: Path, *, force: bool = False, on_progress: Progress = silent) -> str:
     """Make the demo corpus below ``project`` unless it is there; say which."""
     from kamerton.demo.corpus import make_corpus
 
@@ -27,6 +27,7 @@ def make_recordings(project: Path, *, on_progress: Progress = silent) -> str:
         project / TRUTH,
         seed=CORPUS_SEED,
         minutes=CORPUS_MINUTES,
+        force=force,
         on_progress=on_progress,
     )
     return report.describe()
@@ -37,6 +38,7 @@ def reproduce(project: Path) -> None:
 
     Raises:
         PipelineError: a stage failed; its own message stands above.
+        KeyboardInterrupt: it was interrupted, and has ended.
     """
     if not (project / "dvc.yaml").exists():
         raise InputMissingError(
@@ -46,17 +48,35 @@ def reproduce(project: Path) -> None:
         )
     # The stages are commands named `kamerton`: let them be found without an activated environment.
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", "repro"],
-        cwd=project,
-        env={**os.environ, "PATH": path},
-        check=False,
+    code = _wait(
+        subprocess.Popen(
+            [sys.executable, "-m", "dvc", "repro"],
+            cwd=project,
+            env={**os.environ, "PATH": path},
+        )
     )
-    if done.returncode != 0:
+    if code != 0:
         raise PipelineError(
-            f"dvc repro ended with {done.returncode}; the stage that failed says why above.",
+            f"dvc repro ended with {code}; the stage that failed says why above.",
             hint="mend that and run the same command again: finished stages are kept",
         )
+
+
+def _wait(child: "subprocess.Popen[bytes]") -> int:
+    """The exit code of ``child``, which is not killed when we are interrupted.
+
+    A terminal interrupts the stage too, and a training that is told to stop saves first.
+    """
+    interrupted = False
+    while True:
+        try:
+            code = child.wait()
+            break
+        except KeyboardInterrupt:
+            interrupted = True
+    if interrupted:
+        raise KeyboardInterrupt
+    return code
 
 
 def speak_sample(project: Path) -> Path | None:

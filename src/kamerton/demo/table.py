@@ -1,8 +1,7 @@
 """What came out of a demo run, in one table."""
 
 import csv
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +11,12 @@ from kamerton.demo.score import score_files
 Pairs = list[tuple[str, str]]
 
 
-def _reasons(rows: Iterable[Mapping[str, Any]]) -> Counter[str]:
-    return Counter(str(reason) for row in rows for reason in row.get("reasons") or ())
-
-
 def _clips(project: Path) -> Pairs:
     clips = read_jsonl(project / "data/clips/clips.jsonl", produced_by="segment")
     card = read_json(project / "data/dataset/dataset.json", produced_by="dataset")
-    reasons = _reasons(row for row in clips if row["status"] != "kept")
-    reasons.update({str(reason): int(count) for reason, count in card["rejected"].items()})
     dropped = len(clips) - card["clips"]
-    why = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
+    # The card counts what any stage refused, the cutting included.
+    why = ", ".join(f"{reason} {count}" for reason, count in sorted(card["rejected"].items()))
     splits = ", ".join(f"{name} {split['clips']}" for name, split in card["splits"].items())
     return [
         ("clips", f"{card['clips']} kept, {dropped} dropped" + (f" ({why})" if why else "")),

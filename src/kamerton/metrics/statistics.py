@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 BOOTSTRAP_DEFINITION = "bootstrap/1: percentile, utterances resampled with replacement"
-MIN_SIGNIFICANT_ITEMS = 20  # below, a nominal 5 % error rate of these intervals is 8 to 12 %
 
 
 @dataclass(frozen=True, slots=True)

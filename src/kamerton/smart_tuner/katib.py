@@ -150,5 +150,12 @@ def _job(names: dict[str, str], image: str) -> Json:
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "spec": {"backoffLimit": 2, "template": {"spec": pod}},
+        "spec": {
+            "backoffLimit": 2,
+            "template": {
+                # The proxy of a mesh outlives the trainer, and the Job would never complete.
+                "metadata": {"annotations": {"sidecar.istio.io/inject": "false"}},
+                "spec": pod,
+            },
+        },
     }

@@ -95,7 +95,7 @@ def evaluate(
         model: Folder of the exported voice.
         evaluation: Folder to write: metrics.json, utterances.jsonl and samples/.
         report: HTML page to write.
-        params: Sections evaluate, transcribe, text, promote and tracking.
+        params: Sections evaluate, transcribe, promote and tracking.
         force: Replace outputs that exist.
         on_progress: Told of the work done.
 
@@ -224,7 +224,8 @@ def _definitions(params: Params) -> dict[str, str]:
     section = params.transcribe
     heard = (
         f"{section.backend} {find_model(section).identity}, beam {section.beam_size}, "
-        f"temperatures {', '.join(map(str, section.temperatures))}"
+        f"temperatures {', '.join(map(str, section.temperatures))}, "
+        f"language {'detected' if section.detect_language else 'given'}"
     )
     return {
         **DEFINITIONS,

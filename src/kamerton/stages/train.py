@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kamerton.config.loading import validate
 from kamerton.config.schema import Params, merge
+from kamerton.config.search_space import nest
 from kamerton.config.yaml_source import read_yaml
-from kamerton.core.errors import InputCorruptError, InputMissingError, ToolMissingError
-from kamerton.core.files import read_json, require_new
+from kamerton.core.errors import InputMissingError, StoppedError, ToolMissingError
+from kamerton.core.files import require_new
 from kamerton.core.progress import Progress, silent
+from kamerton.data.epoch_rule import read_recommended_epochs
 from kamerton.data.manifest import Dataset
 from kamerton.tracking import names
+
+_LOG = logging.getLogger("kamerton.train")
+
+# Not the usual advice: here --force would begin hours of work again.
+_REPLACE_HINT = "move it away: the run goes on, or is exported again; --force trains anew"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +121,10 @@ def train(
     """
     if not trial:
         for output in (model, report):
-            require_new(output, force=force)
+            require_new(output, force=force, hint=_REPLACE_HINT)
         params = with_best_params(params, best_params)
     opened = Dataset.open(dataset)
-    epochs = _recommended_epochs(analysis)
+    epochs = read_recommended_epochs(analysis)
     _require_torch()
 
     from kamerton.training.interrupt import StopRequest
@@ -129,7 +138,13 @@ def train(
         )  # fmt: skip
         run = session.find_run(resume=resume, anew=force and not resume)
         with run.hold():
-            state, reused = session.train(run, stop=stop, on_progress=on_progress)
+            try:
+                state, reused = session.train(run, stop=stop, on_progress=on_progress)
+            except StoppedError as stopped:
+                if not force or resume:
+                    raise
+                hint = "run the same command with --resume; --force alone begins a new run"
+                raise StoppedError(stopped.message, hint=hint) from stopped
             values = state.best_values
             if trial:
                 _print_values(values)
@@ -143,7 +158,7 @@ def train(
 
 
 def with_best_params(params: Params, path: Path) -> Params:
-    """``params`` with what the tuner found laid over them.
+    """``params`` with what the tuner found laid over them; what was set by hand stays.
 
     Raises:
         InputMissingError: the tuner has not run.
@@ -152,18 +167,20 @@ def with_best_params(params: Params, path: Path) -> Params:
     if not path.is_file():
         raise InputMissingError(path, produced_by="tune")
     source = read_yaml(path)
-    return validate(merge(params.model_dump(mode="json"), source.values), [source])
+    own = params.model_dump(mode="json")
+    tuned = merge(own, source.values)
+    by_hand = {name: _at(own, name) for name in params.given}
+    for name in sorted(by_hand):
+        if _at(tuned, name) != by_hand[name]:
+            _LOG.warning("%s: the value given by hand is used, not the tuner's", name)
+    return validate(merge(tuned, nest(by_hand)), [source])
 
 
-def _recommended_epochs(analysis: Path) -> int:
-    epochs = read_json(analysis, produced_by="analyze").get("recommended_epochs")
-    if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1:
-        raise InputCorruptError(
-            analysis,
-            problem=f"recommended_epochs is {epochs!r}",
-            hint="make it again: `kamerton analyze --force`",
-        )
-    return epochs
+def _at(values: Mapping[str, Any], dotted: str) -> Any:
+    found: Any = values
+    for key in dotted.split("."):
+        found = found[key]
+    return found
 
 
 def _require_torch() -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kamerton.core.errors import (
-    InputCorruptError,
     InputMissingError,
     ParamsError,
     PipelineError,
@@ -15,7 +15,7 @@ from kamerton.core.errors import (
     ToolMissingError,
     UsageError,
 )
-from kamerton.core.files import file_lock, read_json, require_new, sha256_json, write_text
+from kamerton.core.files import file_lock, require_new, sha256_json, write_text
 from kamerton.core.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -117,6 +117,7 @@ def tune(
         ParamsError: the search space does not fit the parameters.
         PipelineError: every trial failed.
     """
+    from kamerton.data.epoch_rule import read_recommended_epochs
     from kamerton.data.manifest import Dataset
     from kamerton.smart_tuner.opt_engine import OptimizationEngine
     from kamerton.smart_tuner.study import StudyFolder, baseline_of, best_of
@@ -124,7 +125,9 @@ def tune(
     for output in (best_params, trials, report):
         require_new(output, force=force)
     content = Dataset.open(dataset).card["content_sha256"]
-    fingerprint = _fingerprint(params, content, _recommended_epochs(analysis))
+    # What every trial's trainer will read; refused here, before any of them starts.
+    epochs = read_recommended_epochs(analysis)
+    fingerprint = _fingerprint(params, content, epochs)
     folder = StudyFolder(runs / "studies" / fingerprint, runs)
     with file_lock(folder.path / ".lock"):
         engine = OptimizationEngine(folder.journal, params, name=fingerprint)
@@ -143,20 +146,9 @@ def tune(
     return TuneReport(tuple(results), best, baseline_of(results), reused)
 
 
-def _recommended_epochs(analysis: Path) -> int:
-    """What every trial's trainer will read; refused here, before any of them starts."""
-    epochs = read_json(analysis, produced_by="analyze").get("recommended_epochs")
-    if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1:
-        raise InputCorruptError(
-            analysis,
-            problem=f"recommended_epochs is {epochs!r}",
-            hint="make it again: `kamerton analyze --force`",
-        )
-    return epochs
-
-
 def _fingerprint(params: Params, content_sha256: str, epochs: int) -> str:
     from kamerton.core.code import TRAINING, code_digest
+    from kamerton.core.environment import package_versions
 
     sections = params.model_dump(mode="json", include={"tune", "train", "audio", "text"})
     content = {
@@ -165,6 +157,9 @@ def _fingerprint(params: Params, content_sha256: str, epochs: int) -> str:
         "dataset": content_sha256,
         "epochs": epochs,
         "code": code_digest((*TRAINING, "smart_tuner")),
+        # What the trainer's own fingerprint holds beside these: another makes other runs.
+        "torch": package_versions(("torch",)),
+        "threads": params.train.threads or len(os.sched_getaffinity(0)),
     }
     return sha256_json(content)[:_FINGERPRINT_CHARS]
 

@@ -232,17 +232,19 @@ class MlflowFollower:
     def _send_batch(self) -> bool:
         """Send some lines; False when there were none. What was not sent stays to be sent."""
         assert self._progress is not None  # connected before
-        before = (self._cursor.offset, dict(self._cursor.seen))
-        records = self._cursor.poll(limit=_BATCH_LINES)
-        moved = self._cursor.offset != before[0]
+        cursor = self._cursor
+        before = (cursor.offset, dict(cursor.seen), cursor.inode)
+        records = cursor.poll(limit=_BATCH_LINES)
+        moved = cursor.offset != before[0]
         try:
             self._send(records)
         except BaseException:
-            self._cursor.offset, self._cursor.seen = before
+            # The file's identity too: an old offset means nothing in a file that replaced it.
+            cursor.offset, cursor.seen, cursor.inode = before
             raise
         if moved:
-            self._progress.offset, self._progress.inode = self._cursor.offset, self._cursor.inode
-            self._progress.sent = dict(self._cursor.seen)
+            self._progress.offset, self._progress.inode = cursor.offset, cursor.inode
+            self._progress.sent = dict(cursor.seen)
             self._progress.save(self._run / _RECORD)
         return moved
 

@@ -111,9 +111,9 @@ class ModelRegistry:
         """The version that carries the alias, if there is one."""
         if not self.exists:
             return None
+        client = self._client()
         from mlflow.exceptions import MlflowException
 
-        client = self._client()
         with _explained(self.uri):
             try:
                 return _version(client.get_model_version_by_alias(self.name, self.alias))

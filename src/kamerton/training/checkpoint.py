@@ -129,13 +129,13 @@ def _encode(model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainStat
     return buffer.getvalue()
 
 
-def read_checkpoint(path: Path) -> Mapping[str, Any]:
+def read_checkpoint(path: Path, *, hint: str | None = None) -> Mapping[str, Any]:
     """Read a checkpoint, onto the CPU and without running anything that is in it.
 
     Raises:
         InputCorruptError: the file is truncated, damaged, or of another format.
     """
-    hint = f"remove {os.path.relpath(path)}; the checkpoint before it is used then"
+    hint = hint or f"remove {os.path.relpath(path)}; the checkpoint before it is used then"
     try:
         record = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, OSError) as error:

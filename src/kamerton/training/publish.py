@@ -14,6 +14,9 @@ from kamerton.training.evaluation import Evaluation, evaluate
 from kamerton.training.report import RunStory, training_page
 from kamerton.training.session import Session
 
+# A finished run does not go back to make its best checkpoint again.
+_BEGIN_ANEW = "begin anew: `kamerton train --force`"
+
 
 def publish(
     session: Session, run: RunDirectory, state: TrainState, *, model: Path, report: Path,
@@ -21,7 +24,8 @@ def publish(
 ) -> Evaluation:  # fmt: skip
     """Export the best checkpoint to ``model`` and write ``report``; returns its evaluation."""
     network = session.new_model()
-    network.load_state_dict(read_checkpoint(session.checkpoints(run).best)["model"])
+    best = session.checkpoints(run).best
+    network.load_state_dict(read_checkpoint(best, hint=_BEGIN_ANEW)["model"])
     final = evaluate(network, session.data, session.params.train)
     with output_directory(model, force=force) as folder:
         export_voice(folder, network.state_dict(), _description(session, network, state, final))

@@ -1,3 +1,4 @@
+import contextlib
 import json
 from dataclasses import dataclass
 
@@ -35,6 +36,20 @@ def test_success_prints_the_result_and_the_next_command(stage, capsys):
     shown = capsys.readouterr()
     assert "clips  3" in shown.out
     assert "next: kamerton transcribe" in shown.err
+
+
+@pytest.mark.parametrize(("arguments", "held"), [([], 1), (["--trial"], 0)])
+def test_a_trial_does_not_wait_for_a_training_of_the_project(stage, monkeypatch, arguments, held):
+    locks = []
+
+    def lock(path):
+        locks.append(path)
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(stage_commands, "file_lock", lock)
+    stage(lambda **_: Report())
+    assert main.exit_code(["train", *arguments]) == 0
+    assert len(locks) == held
 
 
 def test_json_is_all_that_stdout_holds(stage, capsys):
@@ -142,3 +157,29 @@ def test_params_commands(tmp_path, monkeypatch, capsys):
     assert main.exit_code(["params", "docs", "-o", "docs.md"]) == 0
     assert "`learning_rate`" in (tmp_path / "docs.md").read_text()
     capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        PermissionError(13, "Permission denied", "out"),
+        OSError(28, "No space left on device", "out"),
+    ],
+)
+def test_what_the_system_refuses_has_a_message_and_a_fix(stage, capsys, error):
+    def fail(**_):
+        raise error
+
+    stage(fail)
+    assert main.exit_code(["segment", "--quiet"]) == 1
+    shown = capsys.readouterr().err
+    assert f"error: out: {error.strerror}." in shown
+    assert "fix:" in shown
+
+
+def test_a_wrong_call_has_a_fix(capsys):
+    assert main.exit_code(["nonsense"]) == 2
+    shown = capsys.readouterr().err
+    assert "error: No such command 'nonsense'." in shown
+    assert "fix:" in shown
+    assert "--help` lists" in shown

@@ -1,6 +1,8 @@
 """The API client against a fake server: what is created once, what is repeated, what is refused."""
 
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -143,3 +145,28 @@ def test_the_namespace_goes_with_what_is_namespaced(
     listing, upload, experiments, creation = fake.requests
     assert listing.query["namespace"] == upload.query["namespace"] == "team-a"
     assert experiments.query["namespace"] == creation.body["namespace"] == "team-a"
+
+
+def test_credentials_do_not_follow_a_redirect(fake: FakeKubeflow) -> None:
+    """A login page elsewhere must not be handed the token."""
+    seen: list[str] = []
+
+    class Login(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(self.path)
+            self.send_response(302)
+            self.send_header("Location", fake.url + "/login")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Login) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        server = Server(f"http://127.0.0.1:{other.server_port}", Credentials(token="s3cret"))
+        with pytest.raises(ServerError, match="302") as error:
+            server.run("r")
+        other.shutdown()
+    assert len(seen) == 1
+    assert fake.requests == []
+    assert "/login" in error.value.hint

@@ -64,3 +64,9 @@ def test_a_project_inside_a_repository_becomes_a_dvc_subfolder(tmp_path):
     list(make_project(tmp_path / "voices" / "anna", force=False))
     assert not (tmp_path / "voices" / "anna" / ".git").exists()
     assert (tmp_path / "voices" / "anna" / ".dvc" / "config").exists()
+
+
+def test_a_project_is_not_made_in_a_file(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UsageError, match="is a file"):
+        list(make_project(tmp_path / "file", force=True))

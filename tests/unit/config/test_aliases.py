@@ -133,3 +133,30 @@ def test_a_key_the_specification_does_not_know_is_refused(tmp_path):
 def test_a_wrong_value_is_reported_at_its_own_line(tmp_path):
     with pytest.raises(ParamsError, match=r"params.yaml:2: tune.trials"):
         load(tmp_path, "core_engine:\n  n_trials: 0\n")
+
+
+def test_an_empty_section_of_ours_takes_the_specification_s_key(tmp_path):
+    file = tmp_path / "params.yaml"
+    file.write_text("tune:\noptimization:\n  sampler: random\n")
+    assert load_params(file).tune.sampler == "random"
+
+
+def test_our_own_key_wins_over_the_specification_s_and_that_is_said(tmp_path, caplog):
+    file = tmp_path / "params.yaml"
+    file.write_text(
+        "tune: {sampler: gp, search_space: {train.batch_size: {type: choice, choices: [4]}}}\n"
+        "optimization: {sampler: random}\n"
+        "search_space: {batch_size: {type: choice, choices: [8]}}\n"
+    )
+    params = load_params(file)
+    assert params.tune.sampler == "gp"
+    assert params.tune.search_space["train.batch_size"].choices == (4,)
+    assert "params.yaml:2: 'optimization.sampler' has no effect: tune.sampler" in caplog.text
+    assert "params.yaml:3: 'search_space' has no effect" in caplog.text
+
+
+def test_a_search_space_that_is_none_is_refused(tmp_path):
+    file = tmp_path / "params.yaml"
+    file.write_text("search_space: 5\n")
+    with pytest.raises(ParamsError, match="unknown key 'search_space'"):
+        load_params(file)

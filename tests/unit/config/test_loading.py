@@ -150,3 +150,10 @@ def test_no_value_crashes_validation(tmp_path_factory, value):
         assert isinstance(load_params(path), Params)
     except ParamsError as error:
         assert error.exit_code == 3  # noqa: PT017
+
+
+def test_a_file_that_holds_itself_is_refused(tmp_path):
+    file = tmp_path / "params.yaml"
+    file.write_text("train: &x\n  model: *x\n")
+    with pytest.raises(ParamsError, match="nested too deeply"):
+        load_params(file)

@@ -22,6 +22,7 @@ from kamerton.config.schema import Params, is_local_path, merge
         {"tracking": {"mlflow_uri": "https://user:secret@host"}},
         {"train": {"learning_rate": float("nan")}},
         {"train": {"learning_rate": float("inf")}},
+        {"train": {"prenet_dropout": 1.0}},  # what is left is scaled by 1 / (1 - dropout)
     ],
 )
 def test_values_that_contradict_are_refused(section):

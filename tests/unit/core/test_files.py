@@ -122,10 +122,27 @@ def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path):
 
 
 def test_partials_of_living_processes_are_left_alone(tmp_path):
-    other = tmp_path / f".out.partial-{os.getppid()}"
-    other.mkdir()
+    host = files._owner().rpartition("-")[0]
+    alive = tmp_path / f".out.partial-{host}-{os.getppid()}"
+    elsewhere = tmp_path / ".out.partial-another_host-999999999"
+    dead = tmp_path / f".out.partial-{host}-999999999"
+    for folder in (alive, elsewhere, dead):
+        folder.mkdir()
     files.remove_stale_partials(tmp_path / "out")
-    assert other.exists()
+    assert alive.exists()
+    assert elsewhere.exists()
+    assert not dead.exists()
+
+
+def test_a_replacement_killed_between_its_two_renames_is_undone(tmp_path):
+    host = files._owner().rpartition("-")[0]
+    aside = tmp_path / f".out.partial-old-{host}-999999999"
+    aside.mkdir()
+    (aside / "old").write_text("x")
+    (tmp_path / f".out.partial-{host}-999999999").mkdir()
+    files.remove_stale_partials(tmp_path / "out")
+    assert [item.name for item in tmp_path.iterdir()] == ["out"]
+    assert (tmp_path / "out" / "old").exists()
 
 
 _HOLDER = """

@@ -64,3 +64,10 @@ def test_a_cut_off_shard_is_corrupt(tmp_path):
     shard.write_bytes(shard.read_bytes()[:1000])
     with pytest.raises(InputCorruptError, match="ends before byte 2512"):
         read_member(tmp_path, placement)
+
+
+@pytest.mark.parametrize("placement", [Placement("v-0000.tar", -1, 4), Placement("", 0, 4)])
+def test_a_placement_that_no_file_can_have_is_corrupt(tmp_path, placement):
+    (tmp_path / "v-0000.tar").write_bytes(b"12345678")
+    with pytest.raises(InputCorruptError, match="cannot be read"):
+        read_member(tmp_path, placement)

@@ -60,8 +60,8 @@ def test_time_warping_is_exact_and_its_path_is_legal(rows, columns, seed):
 
 
 def test_compiled_and_plain_time_warping_take_the_same_path():
-    costs = np.random.default_rng(3).integers(0, 3, (40, 33)).astype(float)  # many ties
     rng = np.random.default_rng(3)
+    # Few values, so that there are many ties.
     left, right = rng.integers(0, 2, (40, 2)).astype(float), rng.integers(0, 2, (33, 2))
     costs = np.sqrt(((left[:, None] - right[None]) ** 2).sum(axis=-1))
     assert np.array_equal(warp_path(left, right.astype(float))[0], cheapest_path(costs))

@@ -55,6 +55,8 @@ def test_katibs_rules_of_admission_hold(space: str) -> None:
     used = re.findall(r"\$\{trialParameters\.(.+?)\}", yaml.safe_dump(spec))
     assert sorted(used) == sorted(one["name"] for one in trial)
     assert "metadata" not in spec["trialTemplate"]["trialSpec"]
+    pod = spec["trialTemplate"]["trialSpec"]["spec"]["template"]
+    assert pod["metadata"]["annotations"]["sidecar.istio.io/inject"] == "false"
     for one in spec["parameters"]:
         space_of = one["feasibleSpace"]
         if one["parameterType"] in ("double", "int"):

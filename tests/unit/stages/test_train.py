@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from kamerton.config.loading import load_params
 from kamerton.config.schema import Params
 from kamerton.core.errors import (
     InputCorruptError,
@@ -20,7 +21,7 @@ from kamerton.core.errors import (
 )
 from kamerton.core.files import sha256_tree
 from kamerton.model.voice import Voice
-from kamerton.stages.train import train
+from kamerton.stages.train import train, with_best_params
 from kamerton.training.interrupt import StopRequest
 from tests.tiny_corpus import tiny_params, write_stage_inputs, write_tiny_dataset
 
@@ -115,8 +116,9 @@ def test_a_finished_run_is_exported_again_not_trained_again(
 
 def test_force_trains_anew(ports: dict[str, Path], runs: Path) -> None:
     train(**ports, params=quick(), runs=runs)
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match="exists already") as refused:
         train(**ports, params=quick(), runs=runs)
+    assert "trains anew" in refused.value.hint  # --force is no way to repeat an export
     assert not train(**ports, params=quick(), runs=runs, force=True).reused
     assert len(folders(runs)) == 2
 
@@ -143,6 +145,18 @@ def test_a_stopped_run_is_continued_with_and_without_resume(
     assert not ports["model"].exists()
     report = train(**ports, params=quick(), runs=runs, resume=True)
     assert report.steps == 4
+    assert len(folders(runs)) == 1
+
+
+def test_a_stopped_run_that_was_forced_says_how_it_is_continued(
+    ports: dict[str, Path], runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_after_the_first_step(patch)
+        with pytest.raises(StoppedError) as caught:
+            train(**ports, params=quick(), runs=runs, force=True)
+    assert "--resume" in caught.value.hint  # the same command would begin a new run
+    train(**ports, params=quick(), runs=runs, force=True, resume=True)
     assert len(folders(runs)) == 1
 
 
@@ -248,3 +262,16 @@ def test_text_rules_other_than_the_datasets(ports: dict[str, Path], runs: Path) 
     other = params.model_copy(update={"text": params.text.model_copy(update={"lowercase": False})})
     with pytest.raises(ParamsError, match=r"text\.lowercase"):
         train(**ports, params=other, runs=runs)
+
+
+def test_what_a_person_sets_by_hand_beats_the_tuner(tmp_path, caplog):
+    best = tmp_path / "best_params.yaml"
+    best.write_text("train:\n  learning_rate: 0.003\n  weight_decay: 0.5\n")
+    plain = load_params(sections=[("train", '{"learning_rate": 0.001}')])
+    tuned = with_best_params(plain, best)
+    assert (tuned.train.learning_rate, tuned.train.weight_decay) == (0.003, 0.5)
+    assert not caplog.records
+    chosen = load_params(sections=[("train", "{}")], overrides=["train.learning_rate=0.0007"])
+    tuned = with_best_params(chosen, best)
+    assert (tuned.train.learning_rate, tuned.train.weight_decay) == (0.0007, 0.5)
+    assert "train.learning_rate" in caplog.text

@@ -95,6 +95,34 @@ def test_a_resumed_run_goes_on_in_the_same_mlflow_run(
     assert client.get_run(first).info.status == "FINISHED"
 
 
+def test_a_resume_while_mlflow_is_away_loses_nothing(
+    tmp_path: Path, client: Any, mlflow_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = new_run(tmp_path)
+    tracker, follower = JsonlTracker(run), follow(run, mlflow_database)
+    for step in range(1, 6):
+        tracker.log_metrics({"loss": float(step)}, step)
+    tracker.close("stopped")
+    follower.close("stopped")
+
+    # The resume replaces the file by its beginning, and the first request after it fails.
+    real, failures = MlflowFollower._request, [ConnectionError("nobody there")]
+
+    def request(self: MlflowFollower, method: str, **arguments: Any) -> None:
+        if failures:
+            raise failures.pop()
+        real(self, method, **arguments)
+
+    monkeypatch.setattr(MlflowFollower, "_request", request)
+    tracker = JsonlTracker(run, resume_step=1)
+    for step in range(2, 9):
+        tracker.log_metrics({"loss": float(step), "extra": float(step)}, step)
+    follower = follow(run, mlflow_database, retry_seconds=0.05)
+    tracker.close("finished")
+    follower.close("finished")
+    assert points(client, run, "extra") == [(step, float(step)) for step in range(2, 9)]
+
+
 def test_what_was_sent_but_not_noted_is_not_doubled(
     tmp_path: Path, client: Any, mlflow_database: str
 ) -> None:

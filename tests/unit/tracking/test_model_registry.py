@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from kamerton.config.schema import PromoteParams, TrackingParams
-from kamerton.core.errors import InputMissingError, ParamsError
+from kamerton.core.errors import InputMissingError, ParamsError, ToolMissingError
 from kamerton.tracking.model_registry import (
     EVALUATION_TAG,
     MODEL_TAG,
@@ -138,6 +138,15 @@ def test_a_file_that_is_no_database_is_named(tmp_path):
     registry = ModelRegistry(f"sqlite:///{broken}", name="v", alias="champion", experiment="x")
     with pytest.raises(RegistryError, match=r"mlflow\.db"):
         registry.champion()
+
+
+def test_a_missing_package_is_named(tmp_path, monkeypatch):
+    (tmp_path / "mlflow.db").touch()  # made where the package is installed
+    for module in ("mlflow", "mlflow.exceptions"):
+        monkeypatch.setitem(sys.modules, module, None)
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    with pytest.raises(ToolMissingError, match="mlflow"):
+        ModelRegistry(uri, name="v", alias="champion", experiment="x").champion()
 
 
 def test_without_mlflow_there_is_no_registry():

@@ -47,6 +47,16 @@ class ServerError(PipelineError):
         return self.status == HTTPStatus.CONFLICT or "already exist" in self.message.lower()
 
 
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Refuses to be sent elsewhere: the credentials would go along, and a POST become a GET."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Nothing to ask instead, so that the answer itself is reported."""
+
+
+_OPENER = urllib.request.build_opener(_NoRedirects)
+
+
 @dataclass(frozen=True, slots=True)
 class Credentials:
     """How requests are signed; files are read for every request, since tokens in pods rotate."""
@@ -199,7 +209,7 @@ class Server:
             headers["Content-Type"] = content_type
         request = urllib.request.Request(url, data=data, method=method, headers=headers)
         try:
-            with urllib.request.urlopen(request, timeout=_REQUEST_SECONDS) as answer:
+            with _OPENER.open(request, timeout=_REQUEST_SECONDS) as answer:
                 return _json_object(answer.read(), url)
         except urllib.error.HTTPError as error:
             raise _refused(error, url) from error
@@ -237,6 +247,8 @@ def _refused(error: urllib.error.HTTPError, url: str) -> ServerError:
     hint = "see the server's log"
     if error.code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         hint = "set KFP_TOKEN, KFP_TOKEN_FILE or KFP_COOKIE, and --namespace on a multi-user server"
+    elif HTTPStatus.MULTIPLE_CHOICES <= error.code < HTTPStatus.BAD_REQUEST:
+        hint = f"it sends to {error.headers.get('Location')}: give the API server's own --endpoint"
     elif error.code == HTTPStatus.NOT_FOUND:
         hint = "check the id, and that --endpoint is a Kubeflow Pipelines 2 server"
     path = urllib.parse.urlsplit(url).path
