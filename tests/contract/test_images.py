@@ -113,14 +113,20 @@ def engine() -> str:
     return pytest.skip("no container engine answers (docker info, podman info)")
 
 
-@pytest.fixture(scope="module")
-def built() -> tuple[str, str]:
-    """Engine and name of the data image, built from `KAMERTON_TEST_BASE` where that is given."""
+@pytest.fixture(scope="module", params=IMAGES)
+def built(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """Engine and tag of each image in turn, from `KAMERTON_TEST_BASE` where that is given.
+
+    `PIP_EXTRA_INDEX_URL` may name an index with torch's CPU build, gigabytes smaller.
+    """
     program = engine()
-    tag = f"kamerton-data:test-{__version__}"
-    command = [program, "build", "-f", "images/data/Containerfile", "-t", tag, "."]
+    tag = f"kamerton-{request.param}:test-{__version__}"
+    command = [program, "build", "-f", f"images/{request.param}/Containerfile", "-t", tag, "."]
     if base := os.environ.get(BASE_VARIABLE):
         command[2:2] = ["--build-arg", f"BASE={base}"]
+    index = os.environ.get("PIP_EXTRA_INDEX_URL")
+    if index and "ARG INDEX" in containerfile(request.param):
+        command[2:2] = ["--build-arg", f"INDEX={index}"]
     if ca := os.environ.get("PIP_CERT"):
         command[2:2] = ["--secret", f"id=ca,src={ca}"]
     environment = {**os.environ, "DOCKER_BUILDKIT": "1"}
@@ -145,11 +151,15 @@ def test_the_built_image_runs_the_command_as_an_ordinary_user(built: tuple[str, 
     assert run(built, "--version").strip() == __version__
     assert run(built, "-u", entrypoint="id").strip() == "1000"
     assert "--recordings" in run(built, "segment", "--help")
+    imported = "import numpy, soundfile" + ("" if "-data:" in built[1] else ", torch, mlflow")
+    assert run(built, "-c", imported, entrypoint="python3") == ""
 
 
 @pytest.mark.engine
 def test_the_built_image_cuts_a_recording(built: tuple[str, str]) -> None:
     """A stage with its real dependencies, in the container, without a network."""
+    if "-data:" not in built[1]:
+        pytest.skip("cutting is the data image's work")
     script = """
 import numpy, soundfile, subprocess, sys, pathlib
 rate = 22050
