@@ -222,7 +222,7 @@ def _run(task: str, items: Sequence[Utterance]) -> bytes:
         raise ToolMissingError(f"espeak-ng ({reason})", extra="demo")
     raise PipelineError(
         f"The demo voice could not be synthesised: {reason or child.returncode}.",
-        hint="check the voice's name and that no text is blank; `kamerton doctor` tests espeak-ng",
+        hint="check the voice's name and that no text is blank",
     )
 
 

@@ -53,9 +53,11 @@ def run_local(package: Path, arguments: dict[str, Any], root: Path) -> list[Loca
             hint="the failed stage's own message is above",
         ) from error
     made = [path for path in root.iterdir() if path not in before and path.is_dir()]
-    return (
-        [_task(folder) for folder in sorted(made[0].iterdir()) if folder.is_dir()] if made else []
-    )
+    if not made:
+        raise PipelineError(
+            f"The local runner left no task below {root}.", hint="compile the package again"
+        )
+    return [_task(folder) for folder in sorted(made[0].iterdir()) if folder.is_dir()]
 
 
 def _execute(package: Path, arguments: dict[str, Any], root: Path) -> None:
