@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from kamerton.config.schema import Params
+from kamerton.core import files
 from kamerton.core.errors import PipelineError, StoppedError
 from kamerton.data.manifest import Dataset
 from kamerton.tracking import RunDirectory, read_records
@@ -24,6 +25,9 @@ from tests.tiny_corpus import tiny_params, write_tiny_dataset
 def _fixed_code(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sources that are edited while the tests run must not make other runs of them."""
     monkeypatch.setattr("kamerton.training.fingerprint.code_digest", lambda: "fixed")
+
+
+HOST = files._owner().rpartition("-")[0]
 
 
 class KilledError(BaseException):
@@ -117,7 +121,8 @@ def test_death_while_a_checkpoint_is_written_loses_nothing(
         if len(written) == write:
             # What a killed writer leaves: half of the data under a temporary name.
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.with_name(f".{path.name}.partial-999999999").write_bytes(data[: len(data) // 2])
+            name = f".{path.name}.partial-{HOST}-999999999"
+            path.with_name(name).write_bytes(data[: len(data) // 2])
             raise KilledError
         real(path, data)
 
