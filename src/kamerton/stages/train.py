@@ -127,7 +127,7 @@ def train(
     epochs = read_recommended_epochs(analysis)
     _require_torch()
 
-    from kamerton.training.interrupt import StopRequest
+    from kamerton.core.stop import StopRequest
     from kamerton.training.publish import publish
     from kamerton.training.session import Session, fixed_threads
 

@@ -17,6 +17,7 @@ from kamerton.core.errors import (
 )
 from kamerton.core.files import file_lock, require_new, sha256_json, write_text
 from kamerton.core.progress import Progress, silent
+from kamerton.core.stop import StopRequest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from kamerton.config.schema import Params
     from kamerton.smart_tuner.opt_engine import OptimizationEngine, RunningTrial, TrialResult
     from kamerton.smart_tuner.recorder import StudyRecorder
-    from kamerton.smart_tuner.stop_request import StopRequest
     from kamerton.smart_tuner.study import StudyFolder
     from kamerton.smart_tuner.trainer_wrapper import TrainerOutcome
 
@@ -178,12 +178,11 @@ def _search(
 ) -> None:
     """Run the trials that the study still lacks."""
     from kamerton.smart_tuner.recorder import StudyRecorder
-    from kamerton.smart_tuner.stop_request import stop_request
 
     recorder = StudyRecorder(folder, trainers.params)
     state = "failed"
     try:
-        with stop_request() as stop:
+        with StopRequest() as stop:
             recorder.trials_finished(engine.finished())
             while trial := engine.next_trial():
                 _run_trial(trial, folder, trainers, recorder, stop, on_progress)
@@ -235,7 +234,7 @@ def _run_trial(
             on_evaluation=trial.report,
             on_step=on_step,
             on_run=lambda run: recorder.trial_started(trial.number, run),
-            stop=lambda: bool(stop),
+            stop=lambda: stop.requested,
         )
     )
     _take_outcome(trial, outcome, folder, recorder, tune.trials)

@@ -51,19 +51,23 @@ def connect(uri: str) -> "MlflowClient":
 
 def _absolute(uri: str) -> str:
     """``uri`` with a database's path made absolute: mlflow keeps databases by their names."""
-    database = _database(uri)
-    return uri if database is None else f"{_SQLITE}{database}"
+    database = sqlite_file(uri)
+    if database is None:
+        return uri
+    _, mark, options = uri.partition("?")
+    return f"{_SQLITE}{database}{mark}{options}"
 
 
-def _database(uri: str) -> Path | None:
+def sqlite_file(uri: str) -> Path | None:
+    """The file behind a ``sqlite:///`` address; None for a server."""
     if not uri.startswith(_SQLITE):
         return None
-    return Path(uri.removeprefix(_SQLITE)).absolute()
+    return Path(uri.removeprefix(_SQLITE).partition("?")[0]).absolute()
 
 
 @contextlib.contextmanager
 def _database_lock(uri: str) -> Iterator[None]:
-    database = _database(uri)
+    database = sqlite_file(uri)
     if database is None:
         yield
         return
@@ -82,7 +86,7 @@ def experiment_id(client: "MlflowClient", uri: str, name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
-    database = _database(uri)
+    database = sqlite_file(uri)
     location = None if database is None else (database.parent / ARTIFACTS).as_uri()
     try:
         return str(client.create_experiment(name, artifact_location=location))

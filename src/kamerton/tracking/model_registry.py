@@ -19,7 +19,7 @@ from urllib.request import url2pathname
 
 from kamerton.core.errors import InputMissingError, ParamsError, PipelineError, ToolMissingError
 from kamerton.core.files import file_lock
-from kamerton.tracking.mlflow_client import connect, experiment_id
+from kamerton.tracking.mlflow_client import connect, experiment_id, sqlite_file
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -34,7 +34,6 @@ PREVIOUS_TAG = "promotion.previous_champion"
 MODEL_FOLDER = "model"
 EVALUATION_FOLDER = "evaluation"
 
-_SQLITE = "sqlite:///"
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
@@ -88,7 +87,7 @@ class ModelRegistry:
     @property
     def exists(self) -> bool:
         """False for a database file that is not there yet: nothing can be registered in it."""
-        database = _database_file(self.uri)
+        database = sqlite_file(self.uri)
         return database is None or database.exists()
 
     @contextlib.contextmanager
@@ -98,7 +97,7 @@ class ModelRegistry:
         MLflow sets an alias without looking at the old one: of two promotions that each beat the
         same champion, the later would win, better or not.
         """
-        database = _database_file(self.uri)
+        database = sqlite_file(self.uri)
         if database is not None:
             path = database.with_name(f".{database.name}.promotion.lock")
         else:
@@ -245,13 +244,6 @@ class ModelRegistry:
 def _version(found: ModelVersion) -> RegisteredVersion:
     # A database answers with int versions, a server with str.
     return RegisteredVersion(str(found.version), str(found.run_id), dict(found.tags))
-
-
-def _database_file(uri: str) -> Path | None:
-    """The file behind a ``sqlite:///`` address; None for a server."""
-    if not uri.startswith(_SQLITE):
-        return None
-    return Path(uri.removeprefix(_SQLITE).partition("?")[0])
 
 
 @contextlib.contextmanager

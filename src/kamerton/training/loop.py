@@ -18,6 +18,7 @@ import torch
 from kamerton.config.schema import AudioParams, TrainParams
 from kamerton.core.errors import PipelineError, StoppedError
 from kamerton.core.progress import Progress
+from kamerton.core.stop import StopRequest
 from kamerton.model.losses import Losses
 from kamerton.model.tacotron2.model import Tacotron2
 from kamerton.tracking import RunDirectory, Tracker, names
@@ -25,7 +26,6 @@ from kamerton.training.checkpoint import Checkpoints, TrainState
 from kamerton.training.data import TensorBatch, TrainingData
 from kamerton.training.evaluation import Evaluation, evaluate, losses_of
 from kamerton.training.illustration import illustrate
-from kamerton.training.interrupt import StopRequest
 from kamerton.training.schedule import learning_rate
 
 LOG_INTERVAL_STEPS = 10

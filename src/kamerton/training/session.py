@@ -16,13 +16,13 @@ from kamerton.config.schema import Params, TrainParams
 from kamerton.config.yaml_source import read_yaml
 from kamerton.core.errors import ParamsError, PipelineError, StoppedError, UsageError
 from kamerton.core.progress import Progress, silent
+from kamerton.core.stop import StopRequest
 from kamerton.data.manifest import Dataset
 from kamerton.model.tacotron2.model import Architecture, Tacotron2
 from kamerton.tracking import RunDirectory, find_runs, list_runs, open_trackers
 from kamerton.training.checkpoint import Checkpoints, TrainState
 from kamerton.training.data import TrainingData
 from kamerton.training.fingerprint import run_fingerprint
-from kamerton.training.interrupt import StopRequest
 from kamerton.training.loop import Job, make_optimizer, train_model
 from kamerton.training.schedule import total_steps
 

@@ -20,9 +20,9 @@ from kamerton.core.errors import (
     UsageError,
 )
 from kamerton.core.files import sha256_tree
+from kamerton.core.stop import StopRequest
 from kamerton.model.voice import Voice
 from kamerton.stages.train import train, with_best_params
-from kamerton.training.interrupt import StopRequest
 from tests.tiny_corpus import tiny_params, write_stage_inputs, write_tiny_dataset
 
 

@@ -12,11 +12,11 @@ import torch
 from kamerton.config.schema import Params
 from kamerton.core import files
 from kamerton.core.errors import PipelineError, StoppedError
+from kamerton.core.stop import StopRequest
 from kamerton.data.manifest import Dataset
 from kamerton.tracking import RunDirectory, read_records
 from kamerton.training import checkpoint as checkpoint_module
 from kamerton.training.checkpoint import TrainState, read_checkpoint
-from kamerton.training.interrupt import StopRequest
 from kamerton.training.session import Session, fixed_threads
 from tests.tiny_corpus import tiny_params, write_tiny_dataset
 

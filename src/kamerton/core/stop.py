@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a wish that the loop grants when its step is done."""
+"""SIGINT and SIGTERM as a wish that long work grants at its next good point."""
 
 from __future__ import annotations
 

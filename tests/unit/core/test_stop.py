@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from kamerton.training.interrupt import StopRequest
+from kamerton.core.stop import StopRequest
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
