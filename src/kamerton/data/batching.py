@@ -75,10 +75,3 @@ class BucketPlan:
             ]
         # A short batch can only be the last of the last pool, so the number per epoch is fixed.
         return [batches[index] for index in random.permutation(len(batches))]
-
-
-def padding_share(lengths: Sequence[int], batches: Sequence[NDArray[np.int64]]) -> float:
-    """Share of the frames computed that are padding."""
-    sizes = np.asarray(lengths)
-    computed = sum(len(batch) * int(sizes[batch].max()) for batch in batches)
-    return 1.0 - int(sum(sizes[batch].sum() for batch in batches)) / computed

@@ -17,12 +17,11 @@ from pydantic import ValidationError
 from kamerton.config.schema import AudioParams, TextParams
 from kamerton.core.errors import InputCorruptError, InputMissingError, ToolMissingError
 from kamerton.core.files import read_json, write_bytes, write_json
+from kamerton.model import DESCRIPTION_FILE, WEIGHTS_FILE
 from kamerton.model.tacotron2.model import Architecture, Tacotron2
 
 FORMAT_VERSION = 1
-WEIGHTS_FILE = "best_model.safetensors"
 TORCH_FILE = "best_model.pt"
-DESCRIPTION_FILE = "model.json"
 
 _REMAKE = "export it again: `kamerton train`"
 

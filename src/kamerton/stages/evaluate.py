@@ -18,6 +18,7 @@ from kamerton.core.files import (
     write_text,
 )
 from kamerton.core.progress import Progress, silent
+from kamerton.model import DESCRIPTION_FILE, WEIGHTS_FILE
 
 if TYPE_CHECKING:
     from kamerton.config.schema import Params
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from kamerton.evaluation.gates import Champion, Gate
     from kamerton.evaluation.scorecard import Scorecard
     from kamerton.evaluation.speaking import Sentence, SpeakingVoice, Take
-
-WEIGHTS_FILE = "best_model.safetensors"
-CARD_FILE = "model.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +237,7 @@ def _definitions(params: Params) -> dict[str, str]:
 
 def _training(model: Path) -> dict[str, Any]:
     """The single values of what the model says of its training."""
-    said = read_json(model / CARD_FILE, produced_by="train").get("training", {})
+    said = read_json(model / DESCRIPTION_FILE, produced_by="train").get("training", {})
     return {name: value for name, value in said.items() if not isinstance(value, (dict, list))}
 
 

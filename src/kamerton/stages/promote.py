@@ -16,6 +16,7 @@ from kamerton.core.files import (
     write_json,
 )
 from kamerton.core.progress import Progress, silent
+from kamerton.model import WEIGHTS_FILE
 
 if TYPE_CHECKING:
     from kamerton.config.schema import Params, PromoteParams
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from kamerton.tracking.model_registry import ModelRegistry, RegisteredVersion
 
 Verdict = Literal["promoted", "unchanged", "rejected"]
-WEIGHTS_FILE = "best_model.safetensors"
 
 
 @dataclass(frozen=True, slots=True)

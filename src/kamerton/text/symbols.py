@@ -60,11 +60,6 @@ class SymbolTable:
             raise ValueError("a symbol stands twice in the table")
 
     @classmethod
-    def from_texts(cls, texts: Iterable[str]) -> "SymbolTable":
-        """Make the table of all characters that occur in ``texts``, in order of code point."""
-        return cls(sorted(set().union(*texts)))
-
-    @classmethod
     def for_params(cls, params: TextParams, texts: Iterable[str]) -> "SymbolTable":
         """Make the table of the language's alphabet and whatever ``texts`` hold beyond it."""
         digits = not params.expand_numbers
@@ -108,7 +103,3 @@ class SymbolTable:
             if number != PAD:
                 characters.append(self.symbols[number - FIRST_SYMBOL])
         return "".join(characters)
-
-    def without_unknown(self, text: str) -> str:
-        """The text with every character that the table lacks left out."""
-        return "".join(char for char in text if char in self._ids)
