@@ -54,6 +54,34 @@ SectionsJson = Annotated[
     ),
 ]
 _OPTIONS: dict[str, tuple[Any, Any]] = {
+    "cache": (
+        Annotated[
+            Path,
+            typer.Option(
+                "--cache",
+                envvar="KAMERTON_CACHE",
+                help="Folder of finished work: only what changed is done again.",
+            ),
+        ],
+        Path(".kamerton"),
+    ),
+    "workers": (
+        Annotated[
+            int, typer.Option("--workers", min=0, help="Processes at work; 0 is one per core.")
+        ],
+        0,
+    ),
+    "shard": (
+        Annotated[
+            str | None,
+            typer.Option(
+                "--shard",
+                metavar="I/N",
+                help="Do part I of N (from 0) of the recordings; join with `kamerton merge`.",
+            ),
+        ],
+        None,
+    ),
     "runs": (
         Annotated[
             Path, typer.Option("--runs", help="Folder of resumable work, kept between runs.")

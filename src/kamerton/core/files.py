@@ -51,7 +51,8 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def _remove(path: Path) -> None:
+def remove_path(path: Path) -> None:
+    """Remove a file, a link or a folder, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -70,7 +71,38 @@ def remove_stale_partials(path: Path) -> None:
         if put_aside and not path.exists():
             os.replace(leftover, path)
         else:
-            _remove(leftover)
+            remove_path(leftover)
+
+
+def temporary_folder(path: Path) -> Path:
+    """An empty folder beside ``path``, to be filled and published; stale ones are removed."""
+    remove_stale_partials(path)
+    temporary = _partial(path)
+    remove_path(temporary)
+    temporary.mkdir()
+    return temporary
+
+
+def publish_folder(temporary: Path, path: Path) -> None:
+    """Give a filled folder its name, all at once.
+
+    Raises:
+        FileExistsError: there is one of that name.
+    """
+    try:
+        os.rename(temporary, path)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise FileExistsError(path) from error
+        raise
+    _sync_directory(path.parent)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder so that no reader finds half of it: it is renamed first."""
+    aside = path.with_name(f".{path.name}{_PARTIAL}{_owner()}")
+    os.replace(path, aside)
+    remove_path(aside)
 
 
 def _glob_escape(name: str) -> str:
@@ -207,13 +239,13 @@ def output_directory(path: Path, *, force: bool = False) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_stale_partials(path)
     temporary = _partial(path)
-    _remove(temporary)
+    remove_path(temporary)
     temporary.mkdir()
     try:
         yield temporary
         _replace_directory(temporary, path)
     except BaseException:
-        _remove(temporary)
+        remove_path(temporary)
         raise
     _sync_directory(path.parent)
 
@@ -225,10 +257,10 @@ def _replace_directory(temporary: Path, path: Path) -> None:
     # A non-empty folder cannot be renamed over; the old one steps aside under a name that the
     # next writer cleans up if this process is killed between the two renames.
     aside = path.with_name(f".{path.name}{_PARTIAL}{_OLD}{_owner()}")
-    _remove(aside)
+    remove_path(aside)
     os.replace(path, aside)
     os.replace(temporary, path)
-    _remove(aside)
+    remove_path(aside)
 
 
 @contextlib.contextmanager

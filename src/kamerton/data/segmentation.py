@@ -17,7 +17,6 @@ import numpy as np
 
 from kamerton.audio.activity import FRAMES_PER_SECOND, EnergyDetector, FrameLevels, LevelMeter
 from kamerton.audio.decode import AudioReadError, AudioStream, open_audio
-from kamerton.audio.files import write_flac
 from kamerton.audio.loudness import STEPS_PER_SECOND, LoudnessMeter, gated_loudness, true_peak
 from kamerton.audio.resample import StreamResampler, shared_grid_hz
 from kamerton.data.cuts import CutLimits, Span, plan_clips, runs, speech_mask
@@ -84,6 +83,9 @@ class Clip:
     reasons: tuple[str, ...]
 
 
+Emit = Callable[[Clip, "NDArray[np.float32]"], None]
+
+
 @dataclass(frozen=True, slots=True)
 class SegmentedSource:
     """One recording, cut; the clips without reasons are written."""
@@ -98,18 +100,18 @@ class SegmentedSource:
 def segment_source(
     path: Path,
     source_sha256: str,
-    folder: Path,
     segment: SegmentParams,
     audio: AudioParams,
     *,
+    emit: Emit,
     tick: Tick = lambda _seconds: None,
 ) -> SegmentedSource:
-    """Cut one recording and write the clips that are kept to ``folder``/<id>.flac.
+    """Cut one recording and hand out the clips that are kept.
 
     Args:
         path: the recording.
         source_sha256: hash of its bytes, part of each clip's id.
-        folder: exists.
+        emit: called with each kept clip and its samples at the clips' rate, in order.
         segment: limits, margins and loudness.
         audio: the rate of the clips.
         tick: called with the position in seconds while decoding, from 0 in each pass.
@@ -133,7 +135,7 @@ def segment_source(
     fade_samples = round(segment.fade_seconds * audio.sample_rate_hz)
     for clip, wave in read_clips(path, kept, audio.sample_rate_hz, tick=tick):
         level = faded((wave - np.float32(analysis.offset)) * np.float32(gain), fade_samples)
-        write_flac(folder / f"{clip.id}.flac", level, audio.sample_rate_hz)
+        emit(clip, level)
     return SegmentedSource(analysis, mask, clips, loudness_lufs, gain_db)
 
 

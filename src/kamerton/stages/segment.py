@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kamerton.audio.activity import FRAMES_PER_SECOND
 from kamerton.audio.decode import AudioReadError, probe
+from kamerton.audio.files import write_flac
 from kamerton.core.errors import InputCorruptError, InputEmptyError, InputMissingError
 from kamerton.core.files import (
     output_directory,
@@ -24,6 +25,9 @@ from kamerton.stages.segment_report import SourceView, render_report, view_sourc
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from kamerton.config.schema import Params
 
@@ -94,6 +98,9 @@ def segment(
     *,
     force: bool = False,
     on_progress: Progress = silent,
+    cache: Path | None = None,
+    workers: int = 1,
+    shard: str | None = None,
 ) -> SegmentReport:
     """Cut every recording below ``recordings`` into clips, only at pauses.
 
@@ -105,6 +112,7 @@ def segment(
         InputEmptyError: no recording in it could be read.
         UsageError: an output exists and ``force`` is not given.
     """
+    del cache, workers, shard
     _require_folder(recordings)
     found = find_recordings(recordings)
     hint = f"put audio files (wav, flac, mp3, ogg ...) into {recordings}, also in subfolders"
@@ -197,9 +205,9 @@ class _Work:
             done = segment_source(
                 recording.path,
                 digest,
-                self._folder,
                 self._params.segment,
                 self._params.audio,
+                emit=self._write,
                 tick=self._clock.tick,
             )
         except AudioReadError as error:
@@ -207,6 +215,9 @@ class _Work:
         else:
             self._take(recording.name, digest, done)
         self._clock.finish()
+
+    def _write(self, clip: Clip, wave: NDArray[np.float32]) -> None:
+        write_flac(self._folder / f"{clip.id}.flac", wave, self._params.audio.sample_rate_hz)
 
     def _take(self, name: str, digest: str, done: SegmentedSource) -> None:
         self.sources.append(_source_row(name, digest, done))

@@ -78,6 +78,7 @@ STAGES: dict[str, StageSpec] = {
             outputs=(_CLIPS, _report("segment", "on the cuts")),
             sections=("segment", "audio"),
             image="data",
+            options=("cache", "workers", "shard"),
             next_command="kamerton transcribe",
         ),
         StageSpec(
@@ -87,6 +88,7 @@ STAGES: dict[str, StageSpec] = {
             outputs=(_TRANSCRIPTS,),
             sections=("transcribe", "text"),
             image="train",
+            options=("cache",),
             next_command="kamerton dataset",
         ),
         StageSpec(

@@ -72,6 +72,7 @@ def transcribe(
     *,
     force: bool = False,
     on_progress: Progress = silent,
+    cache: Path | None = None,
 ) -> TranscribeReport:
     """Transcribe every kept clip of ``clips`` into ``transcripts`` (one JSON object per line).
 
@@ -83,6 +84,7 @@ def transcribe(
         InputEmptyError: no clip was kept when they were cut.
         ToolMissingError, ParamsError: see ``load_recogniser``.
     """
+    del cache
     require_new(transcripts, force=force)
     kept = [clip for clip in read_clips(clips) if clip.status == KEPT]
     if not kept:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kamerton.audio.decode import AudioReadError
-from kamerton.audio.files import read_audio
+from kamerton.audio.files import read_audio, write_flac
 from kamerton.audio.loudness import integrated_loudness, true_peak
 from kamerton.audio.resample import resample
 from kamerton.config.schema import AudioParams, SegmentParams
@@ -30,7 +30,11 @@ def run(tmp_path, wave, rate_hz, segment=SENTENCES, audio=AUDIO, name="a.wav", *
     path = write_sound(tmp_path / name, wave, rate_hz, **options)
     folder = tmp_path / "clips"
     folder.mkdir(exist_ok=True)
-    return segment_source(path, "0" * 64, folder, segment, audio), folder
+
+    def emit(clip, samples):
+        write_flac(folder / f"{clip.id}.flac", samples, audio.sample_rate_hz)
+
+    return segment_source(path, "0" * 64, segment, audio, emit=emit), folder
 
 
 def clip_seconds(done):
@@ -254,7 +258,9 @@ def test_a_file_that_changes_meanwhile_is_refused(tmp_path):
             path.write_bytes(path.read_bytes()[:300_000])
 
     with pytest.raises(AudioReadError, match="changed_while_reading"):
-        segment_source(path, "0" * 64, tmp_path, SENTENCES, AUDIO, tick=shorten)
+        segment_source(
+            path, "0" * 64, SENTENCES, AUDIO, emit=lambda _clip, _wave: None, tick=shorten
+        )
 
 
 @given(samples=st.integers(0, 50), length=st.integers(0, 60))
