@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 export MLFLOW_DISABLE_TELEMETRY = true
+export ORT_DISABLE_TELEMETRY = 1
 export DVC_NO_ANALYTICS = 1
 
-.PHONY: help setup demo test test-slow test-engine check format docs clean
+.PHONY: help setup demo test test-slow test-engine bench check format docs clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -15,12 +16,13 @@ help:  ## show this list
 setup: $(READY)  ## install everything into .venv
 
 # openai-whisper is installed without its dependencies: on a CPU machine it would bring triton, a
-# gigabyte that only CUDA uses. What it imports is the 'whisper' extra.
+# gigabyte that only CUDA uses. What it imports is the 'whisper' extra. Of silero-vad only the network
+# is used, which onnxruntime runs; as a package it asks for torch.
 $(READY): pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: set PYTHON=/path/to/python3.11"; exit 5; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[all,dev]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'openai-whisper>=20250625'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'openai-whisper>=20250625' 'silero-vad==6.2.3'
 	@touch $@
 
 demo: $(READY)  ## recordings to voice on this machine, about ten minutes
@@ -34,6 +36,11 @@ test-slow: $(READY)  ## proofs that take minutes: kill and resume, whole pipelin
 
 test-engine: $(READY)  ## image builds; skips where no container engine answers
 	$(BIN)/python -m pytest -m engine
+
+bench: $(READY)  ## figures of the data stages against their baselines; see benchmarks/README.md
+	@for name in segmentation transcription scale malformed fuzzing versioning; do \
+	    echo "== $$name"; $(BIN)/python -m benchmarks.$$name || failed="$$failed $$name"; \
+	done; test -z "$$failed" || { echo "missed:$$failed"; exit 1; }
 
 check: $(READY)  ## format, lint, types, layers, generated files
 	$(BIN)/ruff format --check .
@@ -53,4 +60,4 @@ docs: $(READY)  ## regenerate docs/reference and manifests/katib
 
 clean:  ## remove what runs of the project made, not the environment and not the recordings
 	rm -rf data/clips data/transcripts.jsonl data/dataset data/analysis.json reports runs tuning models evaluation
-	rm -rf promotion.json mlflow.db* .mlflow.db* mlartifacts pipeline-runs voice.wav dvc.lock .dvc/cache .dvc/tmp
+	rm -rf .kamerton promotion.json mlflow.db* .mlflow.db* mlartifacts pipeline-runs voice.wav dvc.lock .dvc/cache .dvc/tmp

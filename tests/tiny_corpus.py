@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from kamerton.config.schema import Params, TextParams
 from kamerton.core.files import sha256_json, write_json, write_jsonl
-from kamerton.data.shards import write_shards
+from kamerton.data.shards import TarWriter
 
 RATE_HZ = 8000
 LETTERS = "abcdef"
@@ -64,8 +64,8 @@ def write_dataset(
         soundfile.write(buffer, wave, rate_hz, format="FLAC", subtype="PCM_16")
         payloads.append(buffer.getvalue())
     names = [f"{index:016x}" for index in range(len(clips))]
-    members = [(f"{name}.flac", data) for name, data in zip(names, payloads, strict=True)]
-    places = write_shards(folder / "shards", "speaker", members, per_shard=500)
+    with TarWriter(folder / "shards" / "speaker.tar") as tar:
+        places = [tar.add(f"{name}.flac", data) for name, data in zip(names, payloads, strict=True)]
     rows = []
     for name, place, data, (split, text, wave) in zip(names, places, payloads, clips, strict=True):
         rows.append(

@@ -112,13 +112,16 @@ def test_dvc_runs_all_of_it_once_and_then_nothing(tmp_path: Path) -> None:
 
     dvc = [sys.executable, "-m", "dvc"]
     run("git", "init", "--quiet")
+    run(*dvc, "add", "data/raw")
+    # What git ignores in data/ does not keep DVC from looking into it.
+    assert "raw" in run(*dvc, "list", ".", "data", "--dvc-only").split()
     run(*dvc, "repro")
     assert calls.read_text().split() == list(STAGES)
     assert "0.5" in run(*dvc, "metrics", "show")
-    # Nothing but the lock is new to git: DVC need not write ignore files of its own.
+    # Nothing but the locks is new to git: DVC need not write ignore files of its own.
     untracked = run("git", "status", "--porcelain", "--untracked-files=all").split()[1::2]
-    expected = {*PROJECT, ".dvc/config", ".dvc/.gitignore", "params.yaml", "dvc.lock"}
-    assert set(untracked) == expected
+    made = {"params.yaml", "dvc.lock", "data/raw.dvc"}
+    assert set(untracked) == {*PROJECT, ".dvc/config", ".dvc/.gitignore", *made}
 
     calls.unlink()
     assert "up to date" in run(*dvc, "repro")

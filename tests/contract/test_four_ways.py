@@ -103,6 +103,8 @@ def test_kubeflow_component(name, components):
     parameters = {k for k, v in component.inputs.items() if not _is_artifact(v)}
     assert {f"{section}_params" for section in spec.sections} <= parameters
     assert parameters - {f"{section}_params" for section in spec.sections} <= set(spec.options)
+    # These say how work is done, not what comes out: the image and the node decide.
+    assert not parameters & {"cache", "workers", "shard"}
 
 
 class _Report:

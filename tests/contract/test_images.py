@@ -56,6 +56,17 @@ def test_an_image_installs_extras_that_exist_and_nothing_of_gpl(name: str) -> No
     assert "kubeflow" not in extras(name)  # kfp is for compiling, not for running
 
 
+@pytest.mark.parametrize("name", ["data", "train"])
+def test_the_work_cache_lies_where_a_cluster_mounts_its_workspace(name: str) -> None:
+    """Not in the image's own file system: that may be read-only, and ends with the task."""
+    text = containerfile(name)
+    (cache,) = re.findall(r"KAMERTON_CACHE=(\S+)", text)
+    platform = (ROOT / "components/platform.py").read_text(encoding="utf-8")
+    (workspace,) = re.findall(r'^WORKSPACE = "(\S+)"', platform, flags=re.M)
+    assert cache.startswith(f"{workspace}/")
+    assert f"install --directory --owner=1000 --group=1000 {workspace}" in text
+
+
 def test_the_components_only_use_images_that_are_built() -> None:
     assert {stage.image for stage in STAGES.values()} <= set(IMAGES)
 

@@ -8,6 +8,13 @@ from typing import Any
 import pytest
 import yaml
 
+from kamerton.core.errors import (
+    InputMissingError,
+    ParamsError,
+    StoppedError,
+    ToolMissingError,
+    UsageError,
+)
 from tests.contract import kube_schemas
 from tests.contract.kube_schemas import SchemaMissingError, errors, is_core, schema_folder
 
@@ -148,6 +155,55 @@ def test_the_pipeline_uses_the_volume_and_the_server_that_are_made() -> None:
     assert ("PersistentVolumeClaim", "kamerton-workspace") in manifests
     (port,) = manifests["Service", "mlflow"]["spec"]["ports"]
     assert f'CLUSTER_MLFLOW_URI = "http://mlflow:{port["port"]}"' in pipeline
+
+
+def job(name: str) -> Json:
+    (found,) = [m for m in read(ROOT / f"data/{name}.yaml") if m["kind"] == "Job"]
+    return found
+
+
+def arguments(name: str) -> list[str]:
+    (container,) = job(name)["spec"]["template"]["spec"]["containers"]
+    assert container["command"] == ["python3", "-m", "kamerton", name]
+    return list(container["args"])
+
+
+def test_the_parts_that_are_joined_are_the_parts_that_are_cut() -> None:
+    spec = job("segment")["spec"]
+    assert spec["completionMode"] == "Indexed"
+    assert f"--shard=$(JOB_COMPLETION_INDEX)/{spec['completions']}" in arguments("segment")
+    (written,) = [a for a in arguments("segment") if a.startswith("--clips=")]
+    parts = [
+        written.replace("$(JOB_COMPLETION_INDEX)", str(part)) for part in range(spec["completions"])
+    ]
+    assert [a for a in arguments("merge") if a.startswith("--clips=")] == parts
+    # Nothing starts it before the parts are there.
+    assert job("merge")["spec"]["suspend"] is True
+
+
+def test_the_data_jobs_call_commands_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from kamerton.cli import main
+
+    def here(name: str) -> list[str]:
+        given = [a.replace("$(JOB_COMPLETION_INDEX)", "3") for a in arguments(name)]
+        return [a.replace("=/kamerton/", f"={tmp_path}/") for a in given]
+
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/params.yaml").write_text("segment: {max_seconds: 9}", encoding="utf-8")
+    assert main.exit_code(["segment", *here("segment"), "--dry-run"]) == 0
+    assert "3/4" in capsys.readouterr().out
+    assert main.exit_code(["merge", *here("merge")]) == InputMissingError.exit_code
+
+
+def test_a_pod_of_the_data_jobs_is_tried_again_unless_that_is_no_use() -> None:
+    """A pod that was evicted goes on; what wrong parameters cost is one try."""
+    rules = {r["action"]: r for r in job("segment")["spec"]["podFailurePolicy"]["rules"]}
+    assert rules["Ignore"]["onPodConditions"] == [{"type": "DisruptionTarget"}]
+    hopeless = {UsageError, ParamsError, InputMissingError, ToolMissingError}
+    assert set(rules["FailJob"]["onExitCodes"]["values"]) == {e.exit_code for e in hopeless}
+    assert not {137, 143, StoppedError.exit_code} & set(rules["FailJob"]["onExitCodes"]["values"])
 
 
 def test_the_experiment_is_what_the_parameters_make() -> None:

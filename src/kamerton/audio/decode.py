@@ -1,23 +1,24 @@
 """Streaming decoding of any recording to mono, in constant memory.
 
 libsndfile reads what it can; ffmpeg, where it is installed, reads the rest. A file that cannot be
-read raises `AudioReadError` with a reason for the report; one that breaks off halfway gives what
-was readable and says so in `AudioStream.damage`.
+read raises `AudioReadError` with a reason for the report; one that is broken gives what is
+readable, silence where a piece in its middle is not, and says so in `AudioStream.problems`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
-import shutil
 import stat
-import struct
-import subprocess
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from kamerton.audio.clipping import ClippingMeter
+from kamerton.audio.ffmpeg import ffmpeg_is_installed, open_ffmpeg
+from kamerton.audio.formats import BLOCK_SAMPLES, AudioFormat, AudioReadError, Opened
+from kamerton.audio.libsndfile import open_libsndfile
+from kamerton.audio.signatures import HEAD_BYTES, sniff
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,38 +26,17 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-BLOCK_SAMPLES = 1 << 15  # 0.7 s of mono at 44.1 kHz: fast, and little when a block is lost
+    from kamerton.audio.formats import Block
+
+__all__ = ["BLOCK_SAMPLES", "AudioFormat", "AudioReadError", "AudioStream", "open_audio", "probe"]
+
 MIN_RATE_HZ, MAX_RATE_HZ = 4_000, 768_000
+_INT16_SCALE = np.float32(1.0 / 32768.0)
+# A mix this far below its channels is what is left of a voice that they hold in opposite phase.
+_CANCELLED_POWER = 0.2  # 7 dB; two channels that have nothing in common lose 3
 # Float files may exceed 1.0, and some hold integers unscaled; beyond this it is not sound.
 _MAX_AMPLITUDE = 1e6
-# Sizes written by programs that stream to a pipe and never learn the length.
-_UNKNOWN_DATA_BYTES = 0x7FFF_0000
-_AU_HEADER = struct.Struct(">4s5I")
-_AU_FLOAT32 = 6
-
-
-class AudioReadError(Exception):
-    """A file that is not usable audio.
-
-    Attributes:
-        reason: a short code, stable enough to count by (``not_audio``, ``empty_file``, ...).
-        detail: what the decoder said.
-    """
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(f"{reason}: {detail}" if detail else reason)
-        self.reason = reason
-        self.detail = detail
-
-
-@dataclass(frozen=True, slots=True)
-class AudioFormat:
-    """What the header says; ``declared_frames`` is None where it does not say how long it is."""
-
-    rate_hz: int
-    channels: int
-    declared_frames: int | None
-    container: str
+_CHANGED = "changed_while_reading"
 
 
 class AudioStream:
@@ -66,60 +46,153 @@ class AudioStream:
         format: rate and channels of the source.
         frames: sample frames given out so far.
         repaired: NaN, infinite or absurdly large samples that were replaced by silence.
-        damage: why decoding ended early, or None.
+        problems: what is wrong with the file, as ``reason: detail``; whole at the end.
+        clipping: where the sound stays at its top.
+        gaps: stretches [start, end) of frames that are not the recording's own sound; an empty
+            one at the end stands for what is missing behind it.
     """
 
-    def __init__(self, audio_format: AudioFormat, raw: Iterator[NDArray[np.float32]]) -> None:
-        self.format = audio_format
+    def __init__(self, opened: Opened, channel: int | None = None) -> None:
+        self.format = opened.format
+        self._channel = channel
+        # Sums and sums of squares: of each channel, and of their mix.
+        self._sums = np.zeros((2, opened.format.channels + 1))
         self.frames = 0
         self.repaired = 0
-        self.damage: str | None = None
-        self._raw = raw
+        self.problems = opened.remarks
+        self.clipping = ClippingMeter(opened.format.rate_hz)
+        self.gaps = opened.gaps
+        self._raw = opened.blocks
+
+    @property
+    def damage(self) -> str | None:
+        """The first problem, or None; known at the end."""
+        return self.problems[0] if self.problems else None
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         """Yield mono blocks of at most `BLOCK_SAMPLES`; they are yours to change."""
+        broken = None
         try:
             for block in self._raw:
                 mono = self._downmix(block)
                 self.frames += len(mono)
+                self.clipping.feed(mono)
                 yield mono
         except AudioReadError as error:
-            self.damage = str(error)
+            if error.reason == _CHANGED:
+                raise
+            broken = error
+        if self.gaps:
+            self.problems.append(self._about_gaps())
         declared = self.format.declared_frames
-        if self.damage is None and declared is not None and self.frames < declared:
-            self.damage = f"truncated: {self.frames} of {declared} samples"
+        missing = declared is not None and self.frames < declared
+        if broken is not None:
+            self.problems.append(f"{broken}; {self._share_read()} could be read")
+        elif missing and not self.problems:
+            self.problems.append(f"truncated: {self._share_read()} are there")
+        if broken is not None or missing or "truncated" in "".join(self.problems):
+            self.gaps.append((self.frames, self.frames))
 
-    def _downmix(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _share_read(self) -> str:
+        whole = self.format.declared_frames
+        read = f"{self.frames / self.format.rate_hz:.2f} s"
+        return read if whole is None else f"{read} of {whole / self.format.rate_hz:.2f} s"
+
+    def _about_gaps(self) -> str:
+        lost = sum(end - start for start, end in self.gaps) / self.format.rate_hz
+        first = self.gaps[0][0] / self.format.rate_hz
+        places = "one place" if len(self.gaps) == 1 else f"{len(self.gaps)} places"
+        return (
+            f"broken_data: {lost:.2f} s in {places}, the first at {first:.2f} s, could not be read "
+            "and became silence"
+        )
+
+    def cancelled(self) -> int | None:
+        """The loudest channel, if the mix of all has lost most of what they hold; else None.
+
+        Known at the end of a pass that mixed. A constant that the channels share does not count.
+        """
+        if self.format.channels == 1 or self._channel is not None or not self.frames:
+            return None
+        sums, squares = self._sums / self.frames
+        *channels, mix = (squares - sums**2).tolist()
+        if mix >= _CANCELLED_POWER * sum(channels) / len(channels):
+            return None
+        return int(np.argmax(channels))
+
+    def _downmix(self, block: Block) -> NDArray[np.float32]:
         """(frames, channels) to (frames,), with what is no sound made silent."""
-        # The comparison is False for NaN as well.
-        sound = np.abs(block) <= _MAX_AMPLITUDE
-        if not sound.all():
-            self.repaired += int(block.size - np.count_nonzero(sound))
-            block = np.where(sound, block, np.float32(0.0))
-        if block.shape[1] == 1:
-            return np.ascontiguousarray(block[:, 0])
-        return np.asarray(block.mean(axis=1, dtype=np.float32))
+        scale = np.float32(1.0)
+        if block.dtype == np.int16:
+            scale = _INT16_SCALE
+        else:
+            # The comparison is False for NaN as well.
+            sound = np.abs(block) <= _MAX_AMPLITUDE
+            if not sound.all():
+                self.repaired += int(block.size - np.count_nonzero(sound))
+                block = np.where(sound, block, np.float32(0.0))
+        if block.shape[1] == 1 or self._channel is not None:
+            mono: NDArray[np.float32] = block[:, self._channel or 0].astype(np.float32)
+            mono *= scale
+            return mono
+        columns = block.T.astype(np.float32, order="C")
+        columns *= scale
+        mono = columns[0] + columns[1]
+        for column in columns[2:]:
+            mono += column
+        mono *= np.float32(1.0 / len(columns))
+        for index, column in enumerate((*columns, mono)):
+            self._sums[0, index] += column.sum(dtype=np.float64)
+            self._sums[1, index] += float(column @ column)
+        return mono
 
 
 @contextlib.contextmanager
-def open_audio(path: Path) -> Iterator[AudioStream]:
-    """Open a recording for one pass of decoding.
+def open_audio(path: Path, channel: int | None = None) -> Iterator[AudioStream]:
+    """Open a recording for one pass of decoding, as the mix of its channels or one of them.
 
     Raises:
         AudioReadError: it is not a file, not readable, empty, or not audio.
     """
-    _require_file(path)
+    before = _require_file(path)
     with contextlib.ExitStack() as stack:
         try:
-            stream = stack.enter_context(_open_libsndfile(path))
+            opened = stack.enter_context(open_libsndfile(path))
         except AudioReadError as error:
-            if error.reason != "not_audio" or shutil.which("ffmpeg") is None:
+            if error.reason != "not_audio":
                 raise
-            stream = stack.enter_context(_open_ffmpeg(path))
-        rate_hz = stream.format.rate_hz
+            opened = stack.enter_context(_open_otherwise(path, error))
+        rate_hz = opened.format.rate_hz
         if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
             raise AudioReadError("implausible_sample_rate", f"{rate_hz} Hz")
-        yield stream
+        opened.blocks = _while_unchanged(path, before, opened.blocks)
+        yield AudioStream(opened, channel)
+
+
+def _open_otherwise(
+    path: Path, refusal: AudioReadError
+) -> contextlib.AbstractContextManager[Opened]:
+    """Try ffmpeg on what libsndfile refuses, unless it is surely no sound."""
+    with path.open("rb") as file:
+        kind = sniff(file.read(HEAD_BYTES))
+    if kind is not None and not kind.for_ffmpeg:
+        raise AudioReadError("not_audio", f"it is {kind.name}") from refusal
+    if ffmpeg_is_installed():
+        return open_ffmpeg(path)
+    if kind is not None:
+        detail = f"it is {kind.name}; install ffmpeg, or convert it to wav or flac"
+        raise AudioReadError("needs_ffmpeg", detail) from refusal
+    raise refusal
+
+
+def _while_unchanged(
+    path: Path, before: os.stat_result, blocks: Iterator[Block]
+) -> Iterator[Block]:
+    """The blocks; a file that was written to meanwhile is no recording yet."""
+    yield from blocks
+    now = os.stat(path)
+    if (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+        raise AudioReadError(_CHANGED, "something is still writing to it; run again when it ends")
 
 
 def probe(path: Path) -> AudioFormat:
@@ -132,7 +205,7 @@ def probe(path: Path) -> AudioFormat:
         return stream.format
 
 
-def _require_file(path: Path) -> None:
+def _require_file(path: Path) -> os.stat_result:
     try:
         status = path.stat()
     except FileNotFoundError as error:
@@ -146,126 +219,4 @@ def _require_file(path: Path) -> None:
         raise AudioReadError("empty_file")
     if not os.access(path, os.R_OK):
         raise AudioReadError("not_readable", "permission denied")
-
-
-@contextlib.contextmanager
-def _open_libsndfile(path: Path) -> Iterator[AudioStream]:
-    import soundfile
-
-    try:
-        with _silenced():
-            file = soundfile.SoundFile(os.fsencode(path))
-    except (soundfile.SoundFileError, OSError, ValueError, TypeError) as error:
-        raise AudioReadError("not_audio", _said(error)) from error
-    with file:
-        if file.channels < 1:
-            raise AudioReadError("not_audio", "no channels")
-        yield AudioStream(
-            AudioFormat(
-                rate_hz=file.samplerate,
-                channels=file.channels,
-                declared_frames=_declared_frames(file),
-                container=file.format,
-            ),
-            _libsndfile_blocks(file),
-        )
-
-
-def _declared_frames(file: Any) -> int | None:
-    """The length that the header promises, which libsndfile hides for a truncated WAV file."""
-    match = re.search(r"^data\s*: (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE)
-    if match is None:
-        return int(file.frames) if file.seekable() else None
-    promised, present = int(match[1]), int(match[2])
-    if promised >= _UNKNOWN_DATA_BYTES or present == 0 or promised < present:
-        return None
-    return int(file.frames) * promised // present
-
-
-def _libsndfile_blocks(file: Any) -> Iterator[NDArray[np.float32]]:
-    import soundfile
-
-    chatty = file.format in ("MP3", "MPEG")
-    frames = max(1, BLOCK_SAMPLES // file.channels)
-    while True:
-        try:
-            with _silenced() if chatty else contextlib.nullcontext():
-                block = file.read(frames, dtype="float32", always_2d=True)
-        except (soundfile.SoundFileError, OSError) as error:
-            raise AudioReadError("broken_data", _said(error)) from error
-        if not len(block):
-            return
-        yield block
-
-
-def ffmpeg_command(path: Path) -> list[str]:
-    """The program and arguments that decode a file to a float AU stream on stdout.
-
-    The input is named with its protocol, and only local ones are allowed: otherwise a name such
-    as ``concat:...``, or a playlist inside a recording, could make ffmpeg read something else.
-    """
-    return [
-        *("ffmpeg", "-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe"),
-        *("-i", f"file:{path}", "-map", "0:a:0", "-c:a", "pcm_f32be", "-f", "au", "pipe:1"),
-    ]
-
-
-@contextlib.contextmanager
-def _open_ffmpeg(path: Path) -> Iterator[AudioStream]:
-    """Decode with ffmpeg; AU is used because its header can be read from a pipe."""
-    # stderr goes to the void: read from a pipe, it could fill up and stop the decoder.
-    with subprocess.Popen(
-        ffmpeg_command(path), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as process:
-        try:
-            assert process.stdout is not None
-            header = process.stdout.read(_AU_HEADER.size)
-            if len(header) < _AU_HEADER.size:
-                raise AudioReadError("not_audio", "neither libsndfile nor ffmpeg can read it")
-            magic, offset, _size, encoding, rate_hz, channels = _AU_HEADER.unpack(header)
-            if magic != b".snd" or encoding != _AU_FLOAT32 or channels < 1:
-                raise AudioReadError("not_audio", "unexpected answer from ffmpeg")
-            process.stdout.read(offset - _AU_HEADER.size)
-            audio_format = AudioFormat(rate_hz, channels, None, "FFMPEG")
-            yield AudioStream(audio_format, _ffmpeg_blocks(process, channels))
-        finally:
-            process.kill()
-
-
-def _ffmpeg_blocks(
-    process: subprocess.Popen[bytes], channels: int
-) -> Iterator[NDArray[np.float32]]:
-    assert process.stdout is not None
-    frame_bytes = 4 * channels
-    while data := process.stdout.read(max(1, BLOCK_SAMPLES // channels) * frame_bytes):
-        whole = len(data) - len(data) % frame_bytes
-        samples = np.frombuffer(data[:whole], dtype=">f4").astype(np.float32)
-        yield samples.reshape(-1, channels)
-    if process.wait() != 0:
-        raise AudioReadError("broken_data", f"ffmpeg ended with code {process.returncode}")
-
-
-def _said(error: Exception) -> str:
-    """The decoder's own words, without the path, which differs between machines."""
-    text = str(getattr(error, "error_string", "") or type(error).__name__)
-    return text.strip().splitlines()[0]
-
-
-@contextlib.contextmanager
-def _silenced() -> Iterator[None]:
-    """Keep libmpg123's remarks, which it writes past Python, from tearing up the terminal.
-
-    What matters among them comes back as an exception.
-    """
-    try:
-        kept = os.dup(2)
-    except OSError:  # no standard error at all
-        yield
-        return
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+    return status

@@ -58,6 +58,11 @@ def encode_flac(wave: NDArray[np.floating], rate_hz: int) -> bytes:
     return _encode(wave, rate_hz, "FLAC")
 
 
+def encode_wav(wave: NDArray[np.floating], rate_hz: int) -> bytes:
+    """A mono wave as a 16-bit WAV file; equal samples give equal bytes."""
+    return _encode(wave, rate_hz, "WAV")
+
+
 def write_flac(path: Path, wave: NDArray[np.floating], rate_hz: int) -> None:
     """Write a mono wave as 16-bit FLAC.
 
@@ -68,7 +73,7 @@ def write_flac(path: Path, wave: NDArray[np.floating], rate_hz: int) -> None:
 
 def write_wav(path: Path, wave: NDArray[np.floating], rate_hz: int) -> None:
     """Write a mono wave as a 16-bit WAV file, atomically."""
-    write_bytes(path, _encode(wave, rate_hz, "WAV"))
+    write_bytes(path, encode_wav(wave, rate_hz))
 
 
 def _encode(wave: NDArray[np.floating], rate_hz: int, container: str) -> bytes:

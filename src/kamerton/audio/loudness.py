@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from array import array
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,8 +61,8 @@ class LoudnessMeter:
         self._sections = k_weighting(rate_hz)
         self._state = np.zeros((2, 2))
         self._samples = 0
-        self._pending = np.zeros(0)  # weighted power of the step that is not complete
-        self._step_power: list[NDArray[np.float64]] = []  # sum of squares of each 100 ms
+        self._open_power = 0.0  # sum of squares of the step that is not complete
+        self._step_power = array("d")  # sum of squares of each 100 ms
 
     def feed(self, block: NDArray[np.float32]) -> None:
         """Take the next samples."""
@@ -70,17 +71,18 @@ class LoudnessMeter:
         if not len(block):
             return
         weighted, self._state = sosfilt(self._sections, block.astype(np.float64), zi=self._state)
-        power = np.concatenate([self._pending, weighted * weighted])
-        first = self._samples - len(self._pending)
+        begin = 0
+        for end in _step_ends(self._samples, len(block), self._rate_hz):
+            part = weighted[begin:end]
+            self._step_power.append(self._open_power + float(part @ part))
+            self._open_power, begin = 0.0, end
+        rest = weighted[begin:]
+        self._open_power += float(rest @ rest)
         self._samples += len(block)
-        bounds = _step_bounds(first, self._samples, self._rate_hz) - first
-        if len(bounds) > 1:
-            self._step_power.append(np.add.reduceat(power[: bounds[-1]], bounds[:-1]))
-        self._pending = power[bounds[-1] :]
 
     def block_powers(self) -> NDArray[np.float64]:
         """Mean square of every complete gating block: 400 ms, one every 100 ms."""
-        steps = np.concatenate(self._step_power) if self._step_power else np.zeros(0)
+        steps = np.array(self._step_power)
         if len(steps) < _STEPS_PER_BLOCK:
             return np.zeros(0)
         sums = np.convolve(steps, np.ones(_STEPS_PER_BLOCK), mode="valid")
@@ -94,16 +96,15 @@ class LoudnessMeter:
         blocks = self.block_powers()
         if len(blocks):
             return gated_loudness(blocks)
-        total = float(sum(step.sum() for step in self._step_power) + self._pending.sum())
+        total = sum(self._step_power) + self._open_power
         return _lufs(total / self._samples) if self._samples else SILENCE_LUFS
 
 
-def _step_bounds(first: int, end: int, rate_hz: int) -> NDArray[np.int64]:
-    """Where the 100 ms steps in [first, end] begin and end, given that one begins at ``first``."""
-    lowest = first * STEPS_PER_SECOND // rate_hz
-    highest = end * STEPS_PER_SECOND // rate_hz
-    numbers = np.arange(lowest, highest + 1, dtype=np.int64)
-    return -(-numbers * rate_hz // STEPS_PER_SECOND)
+def _step_ends(samples: int, block: int, rate_hz: int) -> list[int]:
+    """Where in the next ``block`` samples 100 ms steps end, after ``samples`` samples."""
+    first = samples * STEPS_PER_SECOND // rate_hz + 1
+    last = (samples + block) * STEPS_PER_SECOND // rate_hz
+    return [-(-step * rate_hz // STEPS_PER_SECOND) - samples for step in range(first, last + 1)]
 
 
 def gated_loudness(mean_squares: NDArray[np.float64]) -> float:

@@ -27,7 +27,7 @@ _OCTAVE_COST = 0.02  # per octave of lag: of two equal peaks the shorter period 
 _NEIGHBOURS = 7  # frames to each side that a frame is compared with
 _MAX_LEAP_OCTAVES = 0.5
 _LAG_HZ = 2 * _ANALYSIS_HZ  # lags are finer than samples: narrow peaks fall between those
-_BATCH_FRAMES = 1000
+_BATCH_FRAMES = 128  # their spectra fit into the cache of a core
 
 
 def pitch_track(wave: NDArray[np.float32], rate_hz: int) -> tuple[NDArray[np.float32], float]:
@@ -67,14 +67,18 @@ def _frames(sound: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _autocorrelation(frames: NDArray[np.float32]) -> NDArray[np.float32]:
     """Normalised autocorrelation for every lag up to the longest period and one more, (T, L)."""
+    from scipy.fft import irfft, next_fast_len, rfft
+
     window = np.hanning(frames.shape[1] + 2)[1:-1].astype(np.float32)
-    size = 1 << (2 * frames.shape[1] - 1).bit_length()
     lags = int(_LAG_HZ / MIN_HZ) + 2
+    # As much padding as keeps the lags that are looked at from wrapping round.
+    size = next_fast_len(frames.shape[1] + lags * _ANALYSIS_HZ // _LAG_HZ + 1, real=True)
+    fine = size * _LAG_HZ // _ANALYSIS_HZ
 
     def correlate(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        spectrum = np.fft.rfft(rows, size)
-        fine = size * _LAG_HZ // _ANALYSIS_HZ
-        return np.fft.irfft(np.abs(spectrum) ** 2, fine)[:, :lags].astype(np.float32)
+        spectrum = rfft(rows, size)
+        power = spectrum.real**2 + spectrum.imag**2
+        return np.asarray(irfft(power, fine)[:, :lags], dtype=np.float32)
 
     raw = correlate(frames * window)
     shape = correlate(window[None])

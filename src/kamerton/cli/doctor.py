@@ -35,11 +35,14 @@ _PACKAGES = (
     ("jiwer", "jiwer", "eval", "word error rate", True),
     ("pystoi", "pystoi", "eval", "STOI", True),
     ("matplotlib", "matplotlib", "report", "reports", True),
+    ("onnxruntime", "onnxruntime", "vad", "silero's voice detector", False),
     ("faster_whisper", "faster-whisper", "asr", "transcription with faster-whisper", False),
     ("pesq", "pesq", "eval", "PESQ", False),
     ("kfp", "kfp", "kubeflow", "compiling and submitting the pipeline", False),
+    ("dvc_s3", "dvc-s3", "s3", "datasets on S3 and the like", False),
     ("espeakng_loader", "espeakng-loader", "demo", "the demo corpus", False),
 )
+_SILERO_PURPOSE = "cutting in music and noise (segment.detector: neural)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,15 @@ def _whisper() -> Finding:
         return Finding("openai-whisper", "ok", metadata.version("openai-whisper"))
     fix = "pip install 'kamerton[whisper]' && pip install --no-deps openai-whisper"
     return Finding("openai-whisper", "note", "missing: transcription with backend whisper", fix)
+
+
+def _silero() -> Finding:
+    from kamerton.audio.silero import INSTALL, model_path
+
+    path = model_path()
+    if path is not None:
+        return Finding("silero-vad", "ok", f"{metadata.version('silero-vad')}, {_SILERO_PURPOSE}")
+    return Finding("silero-vad", "note", f"missing: {_SILERO_PURPOSE}", INSTALL)
 
 
 def _python() -> Finding:
@@ -135,9 +147,11 @@ def diagnose(project: Path) -> list[Finding]:
         _python(),
         *(_package(*package[:4], needed=package[4]) for package in _PACKAGES),
         _whisper(),
+        _silero(),
         _gpu(),
         _program("git", "revision of the code in every run", "install git"),
         _program("ffmpeg", "recordings that libsndfile cannot read", "install ffmpeg"),
+        _program("espeak-ng", "phonemes (text.phonemes: espeak)", "apt-get install espeak-ng"),
         _dvc_remote(project),
         _disk(project),
         _secrets(),

@@ -37,8 +37,11 @@ train: {{}}
 evaluate: {{}}
 tracking: {{}}
 """
+# `dvc add data/raw` leaves a small file in data/ that git should keep. `?*`: DVC takes `/data/*`
+# to mean the folder itself, and would not look into it.
 GITIGNORE = """\
-/data/
+/data/?*
+!/data/*.dvc
 /reports/
 /runs/
 /tuning/
@@ -50,8 +53,20 @@ GITIGNORE = """\
 /mlartifacts/
 /pipeline.yaml
 /pipeline-runs/
+/.kamerton/
 /voice.wav
+*.partial-*
 .env
+"""
+DVCIGNORE = """\
+# DVC looks through everything else for stages, on every command.
+.git
+.venv
+.kamerton
+runs
+pipeline-runs
+mlartifacts
+components
 """
 
 
@@ -96,8 +111,9 @@ def make_project(folder: Path, *, force: bool) -> Iterator[str]:
         source / "components", folder / "components", dirs_exist_ok=True, ignore=ignored
     )
     write_text(folder / "params.yaml", PARAMS.format(name=_name(folder)))
-    if not (folder / ".gitignore").exists():
-        write_text(folder / ".gitignore", GITIGNORE)
+    for name, text in ((".gitignore", GITIGNORE), (".dvcignore", DVCIGNORE)):
+        if not (folder / name).exists():
+            write_text(folder / name, text)
     (folder / "data/raw").mkdir(parents=True, exist_ok=True)
     yield f"project files in {folder}"
     yield _init_dvc(folder)

@@ -8,6 +8,10 @@ import typer
 from typer.exceptions import Abort, Exit, TyperException
 
 from kamerton import __version__
+from kamerton.cli.cache import cache_app
+from kamerton.cli.corrections import add_corrections_command
+from kamerton.cli.export import add_export_command
+from kamerton.cli.merge import add_merge_command
 from kamerton.cli.output import narrate, print_error
 from kamerton.cli.params import params_app
 from kamerton.cli.pipeline import pipeline_app
@@ -40,8 +44,12 @@ app = typer.Typer(
 )
 add_stage_commands(app)
 add_project_commands(app)
+add_corrections_command(app)
+add_merge_command(app)
 add_voice_commands(app)
+add_export_command(app)
 app.add_typer(params_app, name="params", rich_help_panel="Project")
+app.add_typer(cache_app, name="cache", rich_help_panel="Project")
 app.add_typer(runs_app, name="runs", rich_help_panel="Project")
 app.add_typer(pipeline_app, name="pipeline", rich_help_panel="Kubernetes")
 

@@ -6,8 +6,10 @@ from typing import Annotated
 import typer
 
 from kamerton.cli.output import narrate, print_json, print_pairs
-from kamerton.core.errors import ToolMissingError
+from kamerton.core.errors import InputCorruptError, ToolMissingError
 from kamerton.core.progress import shown_progress
+
+_SHOWN_PROBLEMS = 40
 
 
 def add_project_commands(app: typer.Typer) -> None:
@@ -95,16 +97,34 @@ def doctor(
 
 def check(
     dataset: Annotated[Path, typer.Argument(help="Dataset folder.")] = Path("data/dataset"),
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Read and decode every clip as well.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
-    """Read every row and every sound of a dataset and compare it with its card."""
-    from kamerton.data.validation import validate_dataset
+    """Compare a dataset's tables, card and shards with each other; list all that is wrong."""
+    from kamerton.data.validation import check_dataset
 
-    result = validate_dataset(dataset)
+    with shown_progress("check", quiet=quiet) as progress:
+        found = check_dataset(dataset, deep=deep, on_progress=progress)
+    told = found.as_dict()
     if as_json:
-        print_json(result)
+        print_json(told)
     else:
-        print_pairs([(name, str(value)) for name, value in result.items()])
+        for problem in found.problems[:_SHOWN_PROBLEMS]:
+            print(problem)
+        if more := len(found.problems[_SHOWN_PROBLEMS:]):
+            print(f"and {more} more: --json lists all of them")
+        print_pairs([(name, str(told[name])) for name in told if name != "problems"])
+    if found.problems:
+        count = len(found.problems)
+        problem = "one thing is wrong" if count == 1 else f"{count} things are wrong"
+        raise InputCorruptError(
+            dataset,
+            problem=f"{problem}; listed above.",
+            hint="make it again: `kamerton dataset --force`, or restore it: `dvc checkout`",
+        )
 
 
 def measure(

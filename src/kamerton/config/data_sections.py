@@ -6,6 +6,29 @@ from pydantic import Field, model_validator
 
 from kamerton.config.section import Section, Share
 
+# Whisper learned them from subtitles and writes them where nobody speaks. In any language: a whole
+# answer is compared.
+HALLUCINATIONS = (
+    "thanks for watching",
+    "thank you for watching",
+    "thank you so much for watching",
+    "please subscribe",
+    "please subscribe to my channel",
+    "don't forget to like and subscribe",
+    "see you in the next video",
+    "subtitles by *",
+    "transcription by *",
+    "субтитры сделал *",
+    "субтитры создавал *",
+    "субтитры подготовил *",
+    "субтитры подогнал *",
+    "редактор субтитров *",
+    "спасибо за просмотр",
+    "подписывайтесь на канал",
+    "подписывайтесь на мой канал",
+    "продолжение следует",
+)
+
 
 class AudioParams(Section):
     """The sound that clips are written in and the mel spectrogram that the model learns."""
@@ -51,11 +74,21 @@ class TextParams(Section):
     expand_abbreviations: bool = Field(
         True, description="write abbreviations such as 'dr.' in full"
     )
+    phonemes: Literal["none", "espeak"] = Field(
+        "none",
+        description="what the voice reads: letters, or phonemes by the program espeak-ng, which "
+        "must then be installed wherever it is trained and speaks",
+    )
 
 
 class SegmentParams(Section):
     """Where long recordings are cut into clips of one utterance."""
 
+    detector: Literal["auto", "neural", "energy"] = Field(
+        "auto",
+        description="who hears speech: silero's network with energy, or energy alone; auto: the "
+        "network where it is installed",
+    )
     min_seconds: float = Field(1.0, gt=0.0, le=30.0, description="no clip is shorter")
     target_seconds: float = Field(6.0, gt=0.0, le=30.0, description="the length a clip should have")
     max_seconds: float = Field(12.0, gt=0.0, le=30.0, description="no clip is longer")
@@ -105,8 +138,14 @@ class TranscribeParams(Section):
         min_length=1,
         description="name of a Whisper model, or a path to one (relative to the project)",
     )
+    pack: bool = Field(
+        True, description="hear several clips in one window of 30 s; false: one window per clip"
+    )
     detect_language: bool = Field(
-        False, description="let the recogniser find the language of each clip"
+        False, description="let the recogniser find the language of each recording"
+    )
+    min_language_prob: Share = Field(
+        0.8, description="recordings whose detected language is less probable are rejected"
     )
     beam_size: int = Field(
         1, ge=1, le=20, description="hypotheses kept while decoding; 1 is greedy"
@@ -114,7 +153,7 @@ class TranscribeParams(Section):
     temperatures: tuple[Annotated[float, Field(ge=0.0, le=1.0)], ...] = Field(
         (0.0, 0.2, 0.4),
         min_length=1,
-        description="tried in turn while an answer fails the limits below",
+        description="tried in turn while an answer fails Whisper's own limits (-1.0 and 2.4)",
     )
     threads: int = Field(0, ge=0, le=256, description="processor threads; 0: all cores")
     min_avg_logprob: float = Field(
@@ -129,6 +168,11 @@ class TranscribeParams(Section):
     )
     min_unique_word_share: Share = Field(
         0.3, description="answers with fewer different words are rejected"
+    )
+    hallucinations: tuple[str, ...] = Field(
+        HALLUCINATIONS,
+        description="answers that are one of these as a whole are rejected, letter case and "
+        "punctuation aside; a `*` at the end stands for anything",
     )
 
 
@@ -164,12 +208,19 @@ class DatasetParams(Section):
     outlier_iqr: float = Field(
         3.0,
         gt=0.0,
-        description="clips this many quartile ranges outside the dataset's tempo are rejected",
+        description="clips this many quartile ranges outside the dataset's usual tempo or length "
+        "are rejected",
     )
     reject_duplicates: bool = Field(
         True, description="keep one of clips with equal sound, or equal text and length"
     )
-    clips_per_shard: int = Field(500, ge=1, description="clips in one tar shard")
+    clips_per_shard: int = Field(500, ge=1, description="most clips in one tar shard")
+    licence: str = Field(
+        "", max_length=200, description="licence of the recordings, stated on the card"
+    )
+    description: str = Field(
+        "", max_length=2000, description="what the recordings are, stated on the card"
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -188,7 +239,9 @@ class AnalyzeParams(Section):
     min_epochs: int = Field(500, ge=1, description="the recommendation is never lower")
     max_epochs: int = Field(5000, ge=1, description="the recommendation is never higher")
     accent: bool = Field(
-        False, description="the speaker has an accent (adds 20 %); never guessed from the sound"
+        False,
+        description="the speaker has an accent (adds 20 %); a suspicion of the recogniser is "
+        "reported but counts for nothing, and the sound alone tells none",
     )
     wide_pitch_semitones: float = Field(
         16.0,
@@ -200,6 +253,13 @@ class AnalyzeParams(Section):
     )
     worst_clips: int = Field(
         10, ge=0, le=100, description="clips listed for dropping or re-recording"
+    )
+    drop_gain: float = Field(
+        0.25,
+        gt=0.0,
+        le=1.0,
+        description="dropping is advised from this much quality per share of the speech that is "
+        "lost: 0.25 is one hundredth for four per cent",
     )
 
     @model_validator(mode="after")

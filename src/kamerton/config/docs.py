@@ -24,7 +24,7 @@ def _default(value: object) -> str:
             for name, item in value.items()
         }
         return f"{len(dimensions)} dimensions" if dimensions else "none"
-    return f"`{json.dumps(value)}`"
+    return f"`{json.dumps(value, ensure_ascii=False)}`"
 
 
 def reference() -> str:

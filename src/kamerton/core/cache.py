@@ -8,6 +8,7 @@ network disk. Entries are never changed; those that nobody used for long may go 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import time
@@ -31,19 +32,25 @@ class WorkCache:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def _place(self, kind: str, key: str) -> Path:
+    def place(self, kind: str, key: str) -> Path:
+        """Where an entry is, or would be."""
         if not _KIND.fullmatch(kind) or not _KEY.fullmatch(key):
             raise ValueError(f"{kind}/{key} is no place in a cache")
         return self.folder / kind / key[:2] / key
 
     def find(self, kind: str, key: str) -> Path | None:
         """The folder of a finished entry, or None; finding it counts as use."""
-        place = self._place(kind, key)
+        place = self.place(kind, key)
         if not place.is_dir():
             return None
         with contextlib.suppress(OSError):  # a cache that is read-only is still a cache
             os.utime(place)
         return place
+
+    def discard(self, kind: str, key: str) -> None:
+        """Remove an entry that turned out not to be whole: a disk was full, or somebody wrote."""
+        with contextlib.suppress(FileNotFoundError):
+            remove_tree(self.place(kind, key))
 
     @contextlib.contextmanager
     def make(self, kind: str, key: str) -> Iterator[Path]:
@@ -54,7 +61,7 @@ class WorkCache:
         Raises:
             UsageError: the cache cannot be written to.
         """
-        place = self._place(kind, key)
+        place = self.place(kind, key)
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             folder = temporary_folder(place)
@@ -80,12 +87,27 @@ class WorkCache:
         return found
 
     def prune(self, unused_days: float) -> int:
-        """Remove entries that were not used for so many days; return how many."""
+        """Remove entries that were not used for so many days; return how many.
+
+        What killed processes left half-made goes too, once it is as old as that.
+        """
         limit = time.time() - unused_days * _SECONDS_A_DAY
-        old = [place for place in self._entries() if place.stat().st_mtime <= limit]
+        old = [place for place in self._entries() if _last_used(place) <= limit]
         for place in old:
-            remove_tree(place)
+            with contextlib.suppress(FileNotFoundError):  # another process was faster
+                remove_tree(place)
+        for leftover in self.folder.glob("*/??/.*"):
+            if _last_used(leftover) <= limit:
+                remove_path(leftover)
         return len(old)
 
     def _entries(self) -> list[Path]:
         return [place for place in sorted(self.folder.glob("*/??/*")) if _KEY.fullmatch(place.name)]
+
+
+def _last_used(place: Path) -> float:
+    """When it was used, as seconds since 1970; now where it is gone."""
+    try:
+        return place.stat().st_mtime
+    except FileNotFoundError:
+        return math.inf

@@ -10,12 +10,16 @@ import kamerton
 TRAINING = ("audio", "text", "data", "metrics", "model", "training")
 
 
-def code_digest(packages: Iterable[str] = TRAINING) -> str:
-    """SHA-256 over the sources of some of our packages; a change anywhere in them changes it."""
+def code_digest(parts: Iterable[str] = TRAINING) -> str:
+    """SHA-256 over some of our sources; a change anywhere in them changes it.
+
+    A part is a package (``audio``) or a module (``data/cuts.py``), relative to ours.
+    """
     root = Path(kamerton.__file__).parent
     digest = hashlib.sha256()
-    for package in packages:
-        for path in sorted((root / package).rglob("*.py")):
+    for part in parts:
+        place = root / part
+        for path in [place] if place.suffix == ".py" else sorted(place.rglob("*.py")):
             digest.update(f"{path.relative_to(root).as_posix()}\0".encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -28,6 +28,16 @@ class PipelineError(Exception):
         self.message = message
         self.hint = hint
 
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        """Travel between processes; each class builds its message from other arguments."""
+        return _rebuild, (type(self), self.message, self.hint)
+
+
+def _rebuild(kind: type[PipelineError], message: str, hint: str) -> PipelineError:
+    error = kind.__new__(kind, message)
+    PipelineError.__init__(error, message, hint=hint)
+    return error
+
 
 class UsageError(PipelineError):
     """The command line asks for something that cannot be done."""

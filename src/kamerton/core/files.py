@@ -9,6 +9,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 import socket
@@ -23,6 +24,7 @@ from kamerton.core.errors import InputCorruptError, InputMissingError, UsageErro
 _PARTIAL = ".partial-"
 _OLD = "old-"
 _HASH_BLOCK_BYTES = 1 << 20
+_INT64_LIMIT = 1 << 63
 
 
 def _owner() -> str:
@@ -155,6 +157,28 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     write_text(path, "".join(lines))
 
 
+def is_storable(value: object) -> bool:
+    """Whether a JSON value is one that every reader can hold, and that can be written again.
+
+    Numbers are finite and within 64 bits; texts have no lone surrogates, which UTF-8 cannot hold.
+    """
+    if isinstance(value, str):
+        return value.isascii() or _is_utf8(value)
+    if isinstance(value, list):
+        return all(map(is_storable, value))
+    if isinstance(value, int):
+        return -_INT64_LIMIT <= value < _INT64_LIMIT
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _read_text(path: Path, produced_by: str) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
@@ -185,7 +209,7 @@ def read_json(path: Path, *, produced_by: str) -> dict[str, Any]:
     text = _read_text(path, produced_by)
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputCorruptError(
             path, problem=f"is not JSON: {error}", hint=_rewrite_hint(produced_by)
         ) from error
@@ -209,7 +233,7 @@ def read_jsonl(path: Path, *, produced_by: str) -> list[dict[str, Any]]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputCorruptError(
                 f"{path}:{number}", problem=f"is not JSON: {error}", hint=_rewrite_hint(produced_by)
             ) from error

@@ -6,6 +6,7 @@ they come from no paper, so every component is published beside the score.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,8 @@ _LIVELY_LEVEL_SD_DB = 3.0
 _LIVELY_MEAN_PITCH_SD = 2.5
 _SIGNS_OF_EMOTION = 2
 _REFERENCE_HZ = 100.0
+_CLIPS_TO_SUSPECT = 20
+_UNSURE_LOGPROB, _CLEAN_SNR_DB = -0.6, 20.0
 
 PROBLEMS: Mapping[str, str] = {
     "noise": "noisy: record it again in a quieter room, or nearer to the microphone",
@@ -42,12 +45,12 @@ def _clamp(value: float) -> float:
 
 
 def _noise(clip: ClipMeasures) -> float | None:
-    snr_db = clip.row.snr_db
-    return None if snr_db is None else _clamp((snr_db - _QUIET_DB) / _SNR_RANGE_DB)
+    return None if clip.snr_db is None else _clamp((clip.snr_db - _QUIET_DB) / _SNR_RANGE_DB)
 
 
 def _clipping(clip: ClipMeasures) -> float | None:
-    return 1.0 - _clamp(clip.clipped_share / _WORST_CLIPPED_SHARE)
+    share = clip.clipped_share
+    return None if share is None else 1.0 - _clamp(share / _WORST_CLIPPED_SHARE)
 
 
 def _bandwidth(clip: ClipMeasures) -> float | None:
@@ -108,6 +111,16 @@ def dataset_quality(clips: Sequence[ClipMeasures]) -> ClipQuality:
     return ClipQuality(score, components)
 
 
+def measured_share(clips: Sequence[ClipMeasures]) -> float:
+    """Share of the sound of which noise, clipping and bandwidth are all known.
+
+    The recogniser's confidence does not count: texts that a person wrote have none.
+    """
+    seconds = sum(clip.row.duration_seconds for clip in clips)
+    whole = (c for c in clips if c.snr_db is not None and c.clipped_share is not None)
+    return sum(clip.row.duration_seconds for clip in whole) / seconds if seconds else 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class VoiceMeasures:
     """Measures of the whole voice; None where there was too little to measure.
@@ -166,7 +179,7 @@ def complexity_of(voice: VoiceMeasures, params: AnalyzeParams) -> Complexity:
     """What makes the voice harder to learn.
 
     Emotion is a proxy: two of four signs of lively reading. An accent cannot be told from sound
-    alone, so it is only ever what the parameters say.
+    alone, so it counts only if the parameters say that there is one (see `accent_evidence`).
     """
     signs = [
         _above(voice.pitch_sd_semitones, _LIVELY_PITCH_SD),
@@ -186,6 +199,25 @@ def complexity_of(voice: VoiceMeasures, params: AnalyzeParams) -> Complexity:
 
 def _above(value: float | None, limit: float) -> bool:
     return value is not None and value > limit
+
+
+AccentEvidence = Literal["stated", "suspected", "unknown"]
+
+
+def accent_evidence(clips: Sequence[ClipMeasures], params: AnalyzeParams) -> AccentEvidence:
+    """What is known of an accent.
+
+    It is suspected where the recogniser is unsure of most clips though they are clean. That has
+    other causes as well (another language, a weak recogniser), so it changes no number.
+    """
+    if params.accent:
+        return "stated"
+    logprobs = [clip.row.avg_logprob for clip in clips if clip.row.avg_logprob is not None]
+    snrs = [clip.snr_db for clip in clips if clip.snr_db is not None]
+    if min(len(logprobs), len(snrs)) < _CLIPS_TO_SUSPECT:
+        return "unknown"
+    unsure = float(np.median(logprobs)) < _UNSURE_LOGPROB
+    return "suspected" if unsure and float(np.median(snrs)) >= _CLEAN_SNR_DB else "unknown"
 
 
 def worst_clips(

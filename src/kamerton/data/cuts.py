@@ -59,7 +59,10 @@ class Span:
 
 
 def speech_mask(
-    scores: NDArray[np.float32], min_pause_frames: int, grow_frames: int = 0
+    scores: NDArray[np.float32],
+    min_pause_frames: int,
+    grow_frames: int = 0,
+    threshold: float = 0.5,
 ) -> NDArray[np.bool_]:
     """True where there is speech, (T,).
 
@@ -67,7 +70,7 @@ def speech_mask(
     short for a syllable are not. ``grow_frames`` are added to both sides of every stretch, for
     recordings in which noise hides the weak beginnings and ends of words.
     """
-    mask = scores >= 0.5
+    mask = scores >= threshold
     starts, ends = runs(mask)
     keep = ends - starts >= _MIN_BURST_FRAMES
     # A short burst next to other speech belongs to a word, such as the release of a final "t".
@@ -93,12 +96,13 @@ def runs(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]
 
 def cut_cost(scores: NDArray[np.float32]) -> NDArray[np.float32]:
     """Cost of a cut before each frame, (T,): how much speech is around it."""
-    cost = _hann_mean(scores, _CUT_WINDOW_FRAMES)
-    cost += np.float32(_CALM_WEIGHT) * _hann_mean(scores, _CALM_WINDOW_FRAMES)
+    cost = hann_mean(scores, _CUT_WINDOW_FRAMES)
+    cost += np.float32(_CALM_WEIGHT) * hann_mean(scores, _CALM_WINDOW_FRAMES)
     return cost
 
 
-def _hann_mean(scores: NDArray[np.float32], width: int) -> NDArray[np.float32]:
+def hann_mean(scores: NDArray[np.float32], width: int) -> NDArray[np.float32]:
+    """Mean under a Hann window of odd ``width`` around each frame, (T,)."""
     window = np.hanning(width + 2)[1:-1]
     weights = (window / window.sum()).astype(np.float32)
     return np.convolve(np.pad(scores, width // 2), weights, mode="valid")
@@ -219,13 +223,30 @@ def _cheapest_path(candidates: _Candidates, first: int, last: int, limits: CutLi
     return [first + index for index in reversed(path)]
 
 
+def whole_span(mask: NDArray[np.bool_], limits: CutLimits) -> Span | None:
+    """One clip from the first speech to the last, pauses and all; None if it would be too long."""
+    speech = np.flatnonzero(mask)
+    if not len(speech) or speech[-1] + 1 - speech[0] > limits.max_frames:
+        return None
+    first, last = int(speech[0]), int(speech[-1]) + 1
+    begin, finish = max(0, first - limits.pad_frames), min(len(mask), last + limits.pad_frames)
+    return _limited(begin, finish, first, last, limits, forced=False)
+
+
 def _span(candidates: _Candidates, i: int, j: int, limits: CutLimits) -> Span:
     speech_start, speech_end = int(candidates.after[i]), int(candidates.before[j])
     start, end = int(candidates.begin[i]), int(candidates.finish[j])
-    excess = max(0, end - start - limits.max_frames)  # margins give way, never speech
+    forced = bool(candidates.forced[i] or candidates.forced[j])
+    return _limited(start, end, speech_start, speech_end, limits, forced=forced)
+
+
+def _limited(
+    start: int, end: int, speech_start: int, speech_end: int, limits: CutLimits, *, forced: bool
+) -> Span:
+    """A span within the maximum, with its reasons; margins give way, never speech."""
+    excess = max(0, end - start - limits.max_frames)
     cut_left = min(speech_start - start, max(excess // 2, excess - (end - speech_end)))
     start, end = start + cut_left, end - (excess - cut_left)
-    forced = bool(candidates.forced[i] or candidates.forced[j])
     reasons = []
     if forced and not limits.keep_forced_cuts:
         reasons.append("forced_cut")

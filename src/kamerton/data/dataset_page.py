@@ -7,11 +7,12 @@ from typing import Any
 from kamerton.data.filters import REASONS
 from kamerton.data.joining import Rejection
 from kamerton.data.manifest import SPLITS, Dataset, Row
-from kamerton.report.figures import histogram
+from kamerton.report.figures import ACCENT, new_figure, to_png
 from kamerton.report.page import Page
 
 _HEARD_CLIPS = 3
-_LISTED_REJECTIONS = 200
+_EXAMPLES = 3
+_BINS = 30
 _SECONDS_A_MINUTE = 60.0
 
 
@@ -24,18 +25,14 @@ def render(dataset: Dataset, rejections: Sequence[Rejection]) -> str:
         {
             "clips": str(len(rows)),
             "hours": f"{card['hours']:.2f}",
-            "rejected": str(len(rejections)),
+            "clips dropped": str(len(rejections)),
             "language": str(card["language"]),
-            "symbols": str(len(card["symbols"])),
             "rate": f"{card['sample_rate_hz']} Hz",
         }
     )
     _splits(page, rows, card)
     _rejected(page, rejections)
-    page.section("Lengths and tempo")
-    page.figure(histogram([row.duration_seconds for row in rows], "seconds"), "length of clips")
-    tempos = [len(row.text) / row.duration_seconds for row in rows]
-    page.figure(histogram(tempos, "characters per second"), "tempo of clips")
+    _lengths(page, rows)
     _sound(page, dataset)
     return page.render()
 
@@ -89,23 +86,39 @@ def _rejected(page: Page, rejections: Sequence[Rejection]) -> None:
     for rejection in rejections:
         for reason in rejection.reasons:
             by_reason.setdefault((rejection.by, reason), []).append(rejection)
+    ordered = sorted(by_reason.items(), key=lambda item: (-_minutes(item[1]), item[0]))
     page.table(
         ["stage", "reason", "clips", "minutes", "meaning"],
         [
             [by, reason, len(members), _minutes(members), REASONS.get(reason, "")]
-            for (by, reason), members in sorted(by_reason.items())
+            for (by, reason), members in ordered
         ],
         "A clip with several reasons counts under each.",
     )
+    examples = [r for _, members in ordered for r in _longest(members)]
     page.table(
         ["recording", "at (s)", "seconds", "reasons", "text"],
         [
             [r.source, r.start_seconds, r.duration_seconds, ", ".join(r.reasons), r.text]
-            for r in rejections[:_LISTED_REJECTIONS]
+            for r in dict.fromkeys(examples)
         ],
-        f"The first {min(len(rejections), _LISTED_REJECTIONS)} of {len(rejections)}; "
-        "all of them are in rejected.jsonl.",
+        f"The longest {_EXAMPLES} of each reason; all {len(rejections)} are in rejected.jsonl.",
     )
+
+
+def _longest(rejections: Sequence[Rejection]) -> list[Rejection]:
+    return sorted(rejections, key=lambda r: (-(r.duration_seconds or 0.0), r.id))[:_EXAMPLES]
+
+
+def _lengths(page: Page, rows: Sequence[Row]) -> None:
+    page.section("Lengths and tempo")
+    figure, (left, right) = new_figure(9, 2.6, columns=2)
+    left.hist([row.duration_seconds for row in rows], bins=_BINS, color=ACCENT)
+    left.set(xlabel="seconds", ylabel="clips")
+    tempos = [len(row.text) / row.duration_seconds for row in rows]
+    right.hist(tempos, bins=_BINS, color=ACCENT)
+    right.set(xlabel="characters per second")
+    page.figure(to_png(figure), "length and tempo of the clips that were kept")
 
 
 def _sound(page: Page, dataset: Dataset) -> None:

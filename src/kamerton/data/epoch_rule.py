@@ -52,7 +52,11 @@ class Complexity:
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """Epochs to train and how they come about; ``confidence`` is a heuristic, 0.1 to 0.99."""
+    """Epochs to train and how they come about; ``confidence`` is a heuristic, 0.1 to 0.99.
+
+    It is high for much, good and simple material, and sinks with the share of the sound that could
+    not be measured.
+    """
 
     base_epochs: int
     recommended_epochs: int
@@ -78,9 +82,16 @@ def quality_of(score: float) -> tuple[str, float]:
 
 
 def recommend(
-    hours: float, quality_score: float, complexity: Complexity, params: AnalyzeParams
+    hours: float,
+    quality_score: float,
+    complexity: Complexity,
+    params: AnalyzeParams,
+    measured_share: float = 1.0,
 ) -> Recommendation:
-    """Apply the rule to measured hours, quality score in [0, 1] and complexity."""
+    """Apply the rule to measured hours, quality score in [0, 1] and complexity.
+
+    ``measured_share`` is that of the sound whose quality was measured in full.
+    """
     size, base, size_confidence = size_of(hours)
     quality, factor = quality_of(quality_score)
     exact = base * factor * (1.0 + complexity.added_share)
@@ -94,6 +105,7 @@ def recommend(
     if epochs != rounded:
         reasons.append(f"{rounded} epochs lie outside the limits: {epochs}")
     confidence = 0.45 + 0.35 * quality_score + size_confidence - 0.1 * complexity.added_share
+    confidence *= measured_share
     return Recommendation(
         base_epochs=base,
         recommended_epochs=epochs,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -18,47 +20,46 @@ from kamerton.data.manifest import Dataset, Row
 
 _INDEX = "index.json"
 _FRAMES = "frames.f32"
+_NAME_DIGITS = 16
 
 
 class MelCache:
     """The frames of every clip of a dataset, (F, C) float32 each, read-only.
 
     One file holds the frames of all clips one after the other; the operating system reads what is
-    used and shares it between processes, such as the trials of a search.
+    used and shares it between processes, such as the trials of a search. It is addressed by what
+    the frames are computed from, so that it can never be out of date: the folder by the sounds,
+    the audio parameters and our code, the frames in it by the hash of each sound. A dataset with
+    other texts or splits of the same sounds uses the same frames, and one that has grown takes
+    over those that it has in common with an earlier one.
     """
 
-    def __init__(self, folder: Path) -> None:
-        index = read_json(folder / _INDEX, produced_by="train")
-        self._spans: dict[str, list[int]] = index["clips"]
-        shape = (-1, int(index["channels"]))
-        self._frames = np.memmap(folder / _FRAMES, dtype="<f4", mode="r").reshape(shape)
+    def __init__(self, folder: Path, dataset: Dataset) -> None:
+        index = _Index.read(folder)
+        self._spans = {row.id: index.spans[row.audio_sha256] for row in dataset.rows()}
+        self._frames = index.frames(folder)
 
     @classmethod
     def build(
         cls, cache: Path, dataset: Dataset, audio: AudioParams, *, on_progress: Progress = silent
     ) -> Self:
-        """Open the cache of a dataset below ``cache``, computing it if it is not there yet.
-
-        It is named by the dataset's content, the audio parameters and the code that computes the
-        frames, so that it can never be out of date.
+        """Open the cache of a dataset below ``cache``, computing what is not there yet.
 
         Raises:
             ParamsError: the clips have another sample rate than ``audio.sample_rate_hz``.
             InputCorruptError: a clip cannot be read or is empty.
         """
-        key = sha256_json(
-            {
-                "content": dataset.card["content_sha256"],
-                "audio": audio.model_dump(mode="json"),
-                "code": inspect.getsource(mel),
-            }
-        )
-        folder = cache / f"mels-{key[:16]}"
+        recipe = sha256_json(
+            {"audio": audio.model_dump(mode="json"), "code": inspect.getsource(mel)}
+        )[:_NAME_DIGITS]
+        sounds = sha256_json(sorted({row.audio_sha256 for row in dataset.rows()}))[:_NAME_DIGITS]
+        folder = cache / f"mels-{recipe}-{sounds}"
         with file_lock(cache / ".lock"):
             if not (folder / _INDEX).is_file():
+                known = _Known(sorted(cache.glob(f"mels-{recipe}-*/{_INDEX}")))
                 with output_directory(folder, force=True) as partial:
-                    _write(partial, dataset, audio, on_progress)
-        return cls(folder)
+                    _write(partial, dataset, audio, known, on_progress)
+        return cls(folder, dataset)
 
     def __getitem__(self, clip: str) -> NDArray[np.float32]:
         start, end = self._spans[clip]
@@ -82,18 +83,56 @@ class MelCache:
         return mean.astype(np.float32), deviation.astype(np.float32)
 
 
-def _write(folder: Path, dataset: Dataset, audio: AudioParams, on_progress: Progress) -> None:
-    rows = dataset.rows()
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """Where the frames of each sound are, by the hash of its file: first and last + 1."""
+
+    spans: Mapping[str, list[int]]
+    channels: int
+
+    @classmethod
+    def read(cls, folder: Path) -> _Index:
+        index = read_json(folder / _INDEX, produced_by="train")
+        return cls(index["sounds"], int(index["channels"]))
+
+    def frames(self, folder: Path) -> NDArray[np.float32]:
+        mapped = np.memmap(folder / _FRAMES, dtype="<f4", mode="r")
+        return mapped.reshape(-1, self.channels)
+
+
+class _Known:
+    """The frames that earlier caches of the same recipe hold."""
+
+    def __init__(self, indexes: Iterable[Path]) -> None:
+        self._places: dict[str, tuple[NDArray[np.float32], list[int]]] = {}
+        for path in indexes:
+            index = _Index.read(path.parent)
+            frames = index.frames(path.parent)
+            self._places |= {sound: (frames, span) for sound, span in index.spans.items()}
+
+    def find(self, sound: str) -> NDArray[np.float32] | None:
+        if sound not in self._places:
+            return None
+        frames, (start, end) = self._places[sound]
+        return frames[start:end]
+
+
+def _write(
+    folder: Path, dataset: Dataset, audio: AudioParams, known: _Known, on_progress: Progress
+) -> None:
+    rows = {row.audio_sha256: row for row in dataset.rows()}
     spans: dict[str, list[int]] = {}
     written = 0
     with (folder / _FRAMES).open("wb") as file:
-        for done, row in enumerate(rows, start=1):
-            frames = _compute(dataset, row, audio)
+        for done, (sound, row) in enumerate(rows.items(), start=1):
+            frames = known.find(sound)
+            if frames is None:
+                frames = _compute(dataset, row, audio)
             file.write(np.ascontiguousarray(frames, dtype="<f4").tobytes())
-            spans[row.id] = [written, written + len(frames)]
+            spans[sound] = [written, written + len(frames)]
             written += len(frames)
             on_progress(done, len(rows), "computing mel spectrograms")
-    write_json(folder / _INDEX, {"clips": spans, "channels": audio.mel_channels})
+    write_json(folder / _INDEX, {"sounds": spans, "channels": audio.mel_channels})
 
 
 def _compute(dataset: Dataset, row: Row, audio: AudioParams) -> NDArray[np.float32]:

@@ -1,35 +1,30 @@
 """Clips and their transcripts brought together, and sorted into what stays and what goes."""
 
-import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from kamerton.config.schema import DatasetParams, TextParams
-from kamerton.core.errors import InputCorruptError
-from kamerton.core.progress import Progress, silent
-from kamerton.data.filters import Candidate, judge_dataset
+from kamerton.data.duplicates import Candidate, Picture, SoundsAlike, picture, same_recording
+from kamerton.data.filters import judge_dataset
 from kamerton.data.manifest import decode_flac
-from kamerton.data.tables import KEPT, Clip, Transcript, read_clip_file
+from kamerton.data.tables import CORRECTED, KEPT, Clip, Transcript, read_clip_file
 from kamerton.text.normalise import normalise_for
+from kamerton.text.phonemes import pronounce
 
-_INT16_SCALE = 32768.0
+_PICTURES_KEPT = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A clip with its transcript; the text is normalised, hashes are of samples and of the file."""
+    """A clip with its transcript, and its text normalised."""
 
     clip: Clip
     transcript: Transcript
     text: str
-    duration_seconds: float
-    rate_hz: int
-    pcm_sha256: str
-    audio_sha256: str
+    phonemes: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,41 +48,27 @@ class Rejection:
 
 
 def join(
-    folder: Path,
-    clips: Iterable[Clip],
-    transcripts: Mapping[str, Transcript],
-    params: TextParams,
-    on_progress: Progress = silent,
+    clips: Sequence[Clip], transcripts: Mapping[str, Transcript], params: TextParams
 ) -> tuple[list[Entry], list[Rejection]]:
-    """Pair every clip with its transcript, read its sound, normalise its text.
+    """Pair every clip with its transcript and normalise its text; no sound is read.
 
     Clips that an earlier stage refused, and those without a transcript, are rejected with that
     reason; so is a transcript without a clip.
-
-    Raises:
-        InputCorruptError: a clip's file is missing or cannot be decoded, or clips differ in rate.
     """
-    clips = list(clips)
     entries: list[Entry] = []
     rejections: list[Rejection] = []
-    for done, clip in enumerate(clips):
-        on_progress(done, len(clips), clip.source)
+    for clip in clips:
         transcript = transcripts.get(clip.id)
         if rejection := _refused_earlier(clip, transcript):
             rejections.append(rejection)
         elif transcript is not None:
-            entries.append(_entry(folder, clip, transcript, params))
-    on_progress(len(clips), len(clips))
+            entries.append(Entry(clip, transcript, normalise_for(transcript.text, params)))
     known = {clip.id for clip in clips}
     rejections += [
         Rejection(row.id, "dataset", ("no_clip",), text=row.text)
         for row in sorted(transcripts.values(), key=lambda row: row.id)
         if row.id not in known
     ]
-    rates = {entry.rate_hz for entry in entries}
-    if len(rates) > 1:
-        problem = f"holds clips of different rates ({', '.join(map(str, sorted(rates)))} Hz)"
-        raise InputCorruptError(folder, problem=problem, hint="run `kamerton segment --force`")
     return entries, rejections
 
 
@@ -113,40 +94,69 @@ def _rejection(clip: Clip, by: str, reasons: Iterable[str]) -> Rejection:
     )
 
 
-def _entry(folder: Path, clip: Clip, transcript: Transcript, params: TextParams) -> Entry:
-    payload = read_clip_file(folder, clip)
-    wave, rate_hz = decode_flac(payload, str(folder / str(clip.file)), written_by="segment")
-    pcm = np.rint(wave * _INT16_SCALE).astype("<i4")
-    return Entry(
-        clip=clip,
-        transcript=transcript,
-        text=normalise_for(transcript.text, params),
-        duration_seconds=round(len(wave) / rate_hz, 6),
-        rate_hz=rate_hz,
-        pcm_sha256=hashlib.sha256(pcm.tobytes()).hexdigest(),
-        audio_sha256=hashlib.sha256(payload).hexdigest(),
-    )
-
-
-def sift(entries: Iterable[Entry], params: DatasetParams) -> tuple[list[Entry], list[Rejection]]:
+def sift(
+    entries: Iterable[Entry], params: DatasetParams, sounds_alike: SoundsAlike
+) -> tuple[list[Entry], list[Rejection]]:
     """Separate entries that stay from those that the dataset's own rules refuse."""
     entries = list(entries)
     candidates = [
-        Candidate(entry.clip.id, entry.text, entry.duration_seconds, entry.pcm_sha256)
+        Candidate(
+            entry.clip.id,
+            entry.text,
+            entry.clip.duration_seconds,
+            str(entry.clip.pcm_sha256),
+            corrected=entry.transcript.origin == CORRECTED,
+        )
         for entry in entries
     ]
-    verdicts = judge_dataset(candidates, params)
-    rejections = []
-    for entry in entries:
-        if entry.clip.id in verdicts:
-            reasons, twin = verdicts[entry.clip.id]
-            told = _rejection(entry.clip, "dataset", reasons)
-            rejections.append(
-                replace(
-                    told,
-                    text=entry.transcript.text,
-                    avg_logprob=entry.transcript.avg_logprob,
-                    duplicate_of=twin,
-                )
-            )
+    verdicts = judge_dataset(candidates, params, sounds_alike)
+    rejections = [
+        _refused_now(entry, *verdicts[entry.clip.id])
+        for entry in entries
+        if entry.clip.id in verdicts
+    ]
     return [entry for entry in entries if entry.clip.id not in verdicts], rejections
+
+
+def listener(folder: Path, clips: Iterable[Clip]) -> SoundsAlike:
+    """What tells whether two clips of ``folder``, given by their ids, are one recording.
+
+    Clips are decoded when they are asked about; the pictures of a few hundred are kept.
+    """
+    by_id = {clip.id: clip for clip in clips}
+
+    @lru_cache(maxsize=_PICTURES_KEPT)
+    def look(clip_id: str) -> Picture:
+        clip = by_id[clip_id]
+        where = f"{folder / str(clip.file)} (clip {clip.id})"
+        return picture(*decode_flac(read_clip_file(folder, clip), where, written_by="segment"))
+
+    return lambda one, other: same_recording(look(one), look(other))
+
+
+def with_phonemes(
+    entries: Sequence[Entry], params: TextParams
+) -> tuple[list[Entry], list[Rejection]]:
+    """Add to each entry how its text is said, where ``text.phonemes`` asks for it.
+
+    Entries of which nothing is said are refused.
+    """
+    spoken = pronounce([entry.text for entry in entries], params)
+    said = [replace(entry, phonemes=word) for entry, word in zip(entries, spoken, strict=True)]
+    silent_ones = [entry for entry in said if entry.phonemes is not None and _is_mute(entry)]
+    refused = {entry.clip.id for entry in silent_ones}
+    rejections = [_refused_now(entry, ["no_spoken_text"], None) for entry in silent_ones]
+    return [entry for entry in said if entry.clip.id not in refused], rejections
+
+
+def _is_mute(entry: Entry) -> bool:
+    return not any(char.isalpha() for char in entry.phonemes or "")
+
+
+def _refused_now(entry: Entry, reasons: Iterable[str], twin: str | None) -> Rejection:
+    return replace(
+        _rejection(entry.clip, "dataset", reasons),
+        text=entry.transcript.text,
+        avg_logprob=entry.transcript.avg_logprob,
+        duplicate_of=twin,
+    )

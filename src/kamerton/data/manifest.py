@@ -1,9 +1,8 @@
 """The dataset as its readers see it: a card, one row per clip, and the sound behind each row."""
 
 import io
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -11,18 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kamerton.core.errors import InputCorruptError, InputMissingError, ToolMissingError
-from kamerton.core.files import read_json, read_jsonl
+from kamerton.core.files import is_storable, read_json, read_jsonl
 from kamerton.data.shards import Placement, read_member
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 CARD_FILE = "dataset.json"
+README_FILE = "README.md"
 MANIFEST_FILE = "manifest.jsonl"
+REJECTED_FILE = "rejected.jsonl"
+METADATA_FILE = "metadata.csv"
 SHARDS_FOLDER = "shards"
 
 _REMAKE = "make the dataset again: `kamerton dataset --force`"
-_CARD_KEYS = (
+CARD_KEYS = (
     "clips", "content_sha256", "hours", "language", "name", "sample_rate_hz", "speaker", "splits",
     "symbols", "text",
 )  # fmt: skip
@@ -34,6 +36,9 @@ class Row:
 
     ``start_sample`` and ``end_sample`` (exclusive) count samples of ``source`` at its own rate
     ``source_rate_hz``; ``offset_bytes`` and ``size_bytes`` are those of the FLAC in ``shard``.
+    ``clipped_share`` is that of the recording's samples at its top.
+    ``text`` is normalised ``text_raw``, ``phonemes`` how it is said where the voice reads those;
+    ``text_origin`` is who wrote it: "recognised", "given" beside the recording, or "corrected".
     """
 
     id: str
@@ -55,6 +60,14 @@ class Row:
     end_sample: int
     snr_db: float | None
     avg_logprob: float | None
+    phonemes: str | None = None
+    clipped_share: float | None = None
+    text_origin: str = "recognised"
+
+    @property
+    def model_text(self) -> str:
+        """What the voice reads, symbol by symbol: the phonemes, or else the text."""
+        return self.text if self.phonemes is None else self.phonemes
 
     def as_dict(self) -> dict[str, Any]:
         """The row as it stands in manifest.jsonl."""
@@ -69,11 +82,10 @@ class Row:
         """
         taken: dict[str, Any] = {}
         for name, kinds in _KINDS.items():
-            value = values.get(name, _ABSENT)
+            value = values.get(name, _DEFAULTS.get(name, _ABSENT))
             if value is _ABSENT:
                 raise InputCorruptError(where, problem=f"has no {name!r}", hint=_REMAKE)
-            finite = not isinstance(value, float) or math.isfinite(value)
-            if isinstance(value, bool) or not isinstance(value, kinds) or not finite:
+            if isinstance(value, bool) or not isinstance(value, kinds) or not is_storable(value):
                 raise InputCorruptError(where, problem=f"{name} is {value!r}", hint=_REMAKE)
             taken[name] = value
         if taken["split"] not in SPLITS:
@@ -87,9 +99,17 @@ _TYPES: dict[Any, tuple[type, ...]] = {
     int: (int,),
     float: (int, float),
     float | None: (int, float, type(None)),
+    str | None: (str, type(None)),
     Split: (str,),
 }
+_DEFAULTS = {field.name: field.default for field in fields(Row) if field.default is not MISSING}
 _KINDS = {field.name: _TYPES[field.type] for field in fields(Row)}
+
+
+def ljspeech_line(row: Row) -> str:
+    """``id|raw|normalised``; the form knows no escapes, so a bar inside a text becomes a space."""
+    fields = [row.id, row.text_raw, row.text]
+    return "|".join(" ".join(field.replace("|", " ").split()) for field in fields) + "\n"
 
 
 class Dataset:
@@ -111,7 +131,7 @@ class Dataset:
         if not path.is_dir():
             raise InputMissingError(path, produced_by="dataset")
         card = read_json(path / CARD_FILE, produced_by="dataset")
-        for key in _CARD_KEYS:
+        for key in CARD_KEYS:
             if key not in card:
                 raise InputCorruptError(path / CARD_FILE, problem=f"has no {key!r}", hint=_REMAKE)
         manifest = path / MANIFEST_FILE

@@ -1,23 +1,35 @@
 """Write a dataset folder: shards, tables and card, all of it determined by its content."""
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kamerton.audio.flac import FlacHeader
 from kamerton.config.schema import DatasetParams, Params
-from kamerton.core.files import sha256_json, write_json, write_jsonl, write_text
+from kamerton.core.errors import InputCorruptError
+from kamerton.core.files import write_json, write_jsonl, write_text
+from kamerton.core.progress import Progress, silent
+from kamerton.data.card import make_card, readme
 from kamerton.data.joining import Entry, Rejection
-from kamerton.data.manifest import CARD_FILE, MANIFEST_FILE, SHARDS_FOLDER, SPLITS, Row, Split
-from kamerton.data.shards import Placement, write_shards
+from kamerton.data.manifest import (
+    CARD_FILE,
+    MANIFEST_FILE,
+    METADATA_FILE,
+    README_FILE,
+    REJECTED_FILE,
+    SHARDS_FOLDER,
+    SPLITS,
+    Row,
+    Split,
+    ljspeech_line,
+)
+from kamerton.data.shards import Member, Placement, plan_shards, write_shard
 from kamerton.data.split import SplitItem, split_clips
-from kamerton.data.tables import read_clip_file
-from kamerton.text.symbols import SymbolTable
+from kamerton.data.tables import Clip, read_clip_file
 
-FORMAT_VERSION = 1
-REJECTED_FILE = "rejected.jsonl"
-METADATA_FILE = "metadata.csv"
-_SECONDS_AN_HOUR = 3600.0
+_REMAKE = "make them again: `kamerton segment --force`"
+_LENGTH_TOLERANCE_SECONDS = 1e-3
 
 
 def write_dataset(
@@ -26,52 +38,107 @@ def write_dataset(
     entries: Sequence[Entry],
     rejections: Sequence[Rejection],
     params: Params,
+    on_progress: Progress = silent,
 ) -> tuple[list[Row], dict[str, Any]]:
-    """Fill the empty ``folder``; return the rows of the manifest and the card."""
+    """Fill the empty ``folder``; return the rows of the manifest and the card.
+
+    Raises:
+        InputCorruptError: a clip's sound is gone or not what its row says, or rates differ.
+        InputEmptyError: too little is left to be split in three.
+    """
     splits = split_clips([_split_item(e, params.dataset) for e in entries], params.dataset)
-    placements = write_shards(
-        folder / SHARDS_FOLDER,
-        params.dataset.speaker,
-        _members(clips, entries),
-        per_shard=params.dataset.clips_per_shard,
-    )
-    rows = [
-        _row(entry, placement, splits[entry.clip.id], params)
-        for entry, placement in zip(entries, placements, strict=True)
-    ]
+    packed = _Packing(clips, folder / SHARDS_FOLDER, params.dataset).copy(entries, on_progress)
+    rows = [_row(entry, packed[entry.clip.id], splits[entry.clip.id], params) for entry in entries]
     write_jsonl(folder / MANIFEST_FILE, [row.as_dict() for row in rows])
     for split in SPLITS:
         write_jsonl(
             folder / f"{split}.jsonl", [row.as_dict() for row in rows if row.split == split]
         )
     write_jsonl(folder / REJECTED_FILE, [rejection.as_dict() for rejection in rejections])
-    write_text(folder / METADATA_FILE, "".join(_ljspeech_line(row) for row in rows))
+    write_text(folder / METADATA_FILE, "".join(ljspeech_line(row) for row in rows))
     card = make_card(rows, rejections, params)
     write_json(folder / CARD_FILE, card)
+    write_text(folder / README_FILE, readme(card, rows, rejections, params))
     return rows, card
 
 
 def _split_item(entry: Entry, params: DatasetParams) -> SplitItem:
     clip = entry.clip
     start_seconds = clip.start_sample / clip.sample_rate_hz
-    return SplitItem(clip.id, params.speaker, clip.source, start_seconds, entry.text)
+    sound = str(clip.pcm_sha256)
+    return SplitItem(clip.id, params.speaker, clip.source, start_seconds, entry.text, sound)
 
 
-def _members(clips: Path, entries: Iterable[Entry]) -> Iterator[tuple[str, bytes]]:
-    for entry in entries:
-        yield f"{entry.clip.id}.flac", read_clip_file(clips, entry.clip)
+@dataclass(frozen=True, slots=True)
+class _Packed:
+    """Where a clip's sound is now, and what its header says of it."""
+
+    placement: Placement
+    header: FlacHeader
 
 
-def _row(entry: Entry, placement: Placement, split: Split, params: Params) -> Row:
-    clip = entry.clip
+class _Packing:
+    """Copies clips into shards, one at a time, looking at the header of each."""
+
+    def __init__(self, clips: Path, shards: Path, params: DatasetParams) -> None:
+        self._clips, self._shards, self._params = clips, shards, params
+        self._headers: dict[str, FlacHeader] = {}
+
+    def copy(self, entries: Sequence[Entry], on_progress: Progress) -> dict[str, _Packed]:
+        """Copy all of them; by id."""
+        by_member = {f"{entry.clip.id}.flac": entry.clip for entry in entries}
+        members = [
+            Member(name, str(clip.audio_sha256), clip.source_sha256, clip.start_sample)
+            for name, clip in by_member.items()
+        ]
+        packed: dict[str, _Packed] = {}
+        plan = plan_shards(self._params.speaker, members, per_shard=self._params.clips_per_shard)
+        for shard in plan:
+            on_progress(len(packed), len(entries), shard.name)
+            placements = write_shard(
+                self._shards, shard, lambda member: self._read(by_member[member.name])
+            )
+            for name, placement in placements.items():
+                clip_id = by_member[name].id
+                packed[clip_id] = _Packed(placement, self._headers[clip_id])
+        on_progress(len(entries), len(entries))
+        self._check_rates()
+        return packed
+
+    def _read(self, clip: Clip) -> bytes:
+        payload = read_clip_file(self._clips, clip)
+        where = f"{self._clips / str(clip.file)} (clip {clip.id})"
+        try:
+            header = FlacHeader.parse(payload)
+        except ValueError as error:
+            problem = f"cannot be decoded ({error})"
+            raise InputCorruptError(where, problem=problem, hint=_REMAKE) from error
+        if header.channels != 1:
+            problem = f"has {header.channels} channels"
+            raise InputCorruptError(where, problem=problem, hint=_REMAKE)
+        if abs(header.seconds - clip.duration_seconds) > _LENGTH_TOLERANCE_SECONDS:
+            problem = f"is {header.seconds:.3f} s long, its row says {clip.duration_seconds:.3f}"
+            raise InputCorruptError(where, problem=problem, hint=_REMAKE)
+        self._headers[clip.id] = header
+        return payload
+
+    def _check_rates(self) -> None:
+        rates = sorted({header.rate_hz for header in self._headers.values()})
+        if len(rates) > 1:
+            problem = f"holds clips of different rates ({', '.join(map(str, rates))} Hz)"
+            raise InputCorruptError(self._clips, problem=problem, hint=_REMAKE)
+
+
+def _row(entry: Entry, packed: _Packed, split: Split, params: Params) -> Row:
+    clip, placement = entry.clip, packed.placement
     return Row(
         id=clip.id,
         shard=placement.shard,
         offset_bytes=placement.offset_bytes,
         size_bytes=placement.size_bytes,
-        audio_sha256=entry.audio_sha256,
-        duration_seconds=entry.duration_seconds,
-        sample_rate_hz=entry.rate_hz,
+        audio_sha256=str(clip.audio_sha256),
+        duration_seconds=round(packed.header.seconds, 6),
+        sample_rate_hz=packed.header.rate_hz,
         text_raw=entry.transcript.text,
         text=entry.text,
         language=params.text.language,
@@ -83,52 +150,8 @@ def _row(entry: Entry, placement: Placement, split: Split, params: Params) -> Ro
         start_sample=clip.start_sample,
         end_sample=clip.end_sample,
         snr_db=clip.snr_db,
+        clipped_share=clip.clipped_share,
         avg_logprob=entry.transcript.avg_logprob,
+        phonemes=entry.phonemes,
+        text_origin=entry.transcript.origin,
     )
-
-
-def _ljspeech_line(row: Row) -> str:
-    """``id|raw|normalised``; the form knows no escapes, so a bar inside a text becomes a space."""
-    fields = [row.id, row.text_raw, row.text]
-    return "|".join(" ".join(field.replace("|", " ").split()) for field in fields) + "\n"
-
-
-def content_sha256(rows: Iterable[Row]) -> str:
-    """Hash of what a model can learn from: ids, texts, splits and sound, in any order."""
-    return sha256_json(sorted([row.id, row.text, row.split, row.audio_sha256] for row in rows))
-
-
-def make_card(
-    rows: Sequence[Row], rejections: Iterable[Rejection], params: Params
-) -> dict[str, Any]:
-    """What one wants to know of a dataset without reading its rows."""
-    reasons = Counter(reason for rejection in rejections for reason in rejection.reasons)
-    return {
-        "format_version": FORMAT_VERSION,
-        "name": params.dataset.name,
-        "content_sha256": content_sha256(rows),
-        "language": params.text.language,
-        "speaker": params.dataset.speaker,
-        "sample_rate_hz": rows[0].sample_rate_hz,
-        "clips": len(rows),
-        "hours": _hours(rows),
-        "splits": {
-            split: {"clips": len(members), "hours": _hours(members)}
-            for split, members in _by_split(rows).items()
-        },
-        "split_rule": params.dataset.model_dump(
-            include={"split_seed", "block_seconds", "test_fraction", "val_fraction"}
-        ),
-        "symbols": list(SymbolTable.for_params(params.text, (row.text for row in rows)).symbols),
-        "text": params.text.model_dump(),
-        "rejected": dict(sorted(reasons.items())),
-    }
-
-
-def _by_split(rows: Iterable[Row]) -> Mapping[Split, list[Row]]:
-    rows = list(rows)
-    return {split: [row for row in rows if row.split == split] for split in SPLITS}
-
-
-def _hours(rows: Iterable[Row]) -> float:
-    return round(sum(row.duration_seconds for row in rows) / _SECONDS_AN_HOUR, 6)

@@ -28,6 +28,16 @@ def find_recordings(folder: Path) -> list[Recording]:
     with a `SIDECAR_SUFFIXES` ending are no recordings; everything else is, also what turns out
     not to be readable, so that it is reported and not overlooked.
     """
+    return [file for file in find_files(folder) if not is_sidecar(file.path)]
+
+
+def is_sidecar(path: Path) -> bool:
+    """Whether a file lies beside recordings and is none itself."""
+    return path.suffix.lower() in SIDECAR_SUFFIXES
+
+
+def find_files(folder: Path) -> list[Recording]:
+    """Every file that is not hidden, recording or not, in order of name."""
     found: list[Recording] = []
     seen: set[str] = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
@@ -38,7 +48,7 @@ def find_recordings(folder: Path) -> list[Recording]:
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in files:
-            if not name.startswith(".") and Path(name).suffix.lower() not in SIDECAR_SUFFIXES:
+            if not name.startswith("."):
                 path = Path(parent, name)
                 found.append(Recording(path, _printable(path.relative_to(folder).as_posix())))
     return sorted(found, key=lambda recording: recording.name)

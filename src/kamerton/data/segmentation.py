@@ -1,8 +1,8 @@
 """From one long recording to clips: listen once, plan, then cut.
 
-The recording is decoded twice in constant memory (a third time only if its peaks come near the
-ceiling): the first pass measures, the second writes. Positions are kept to the sample of the
-source, at its own rate.
+The recording is decoded once, in constant memory; its samples at the clips' rate wait on disk until
+the cuts are known (and are decoded again where the disk has no room). Positions are kept to the
+sample of the source, at its own rate.
 """
 
 from __future__ import annotations
@@ -15,12 +15,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kamerton.audio.activity import FRAMES_PER_SECOND, EnergyDetector, FrameLevels, LevelMeter
-from kamerton.audio.decode import AudioReadError, AudioStream, open_audio
-from kamerton.audio.loudness import STEPS_PER_SECOND, LoudnessMeter, gated_loudness, true_peak
-from kamerton.audio.resample import StreamResampler, shared_grid_hz
-from kamerton.data.cuts import CutLimits, Span, plan_clips, runs, speech_mask
+from kamerton.audio.activity import FRAMES_PER_SECOND
+from kamerton.audio.decode import AudioReadError, open_audio
+from kamerton.audio.loudness import STEPS_PER_SECOND, gated_loudness, true_peak
+from kamerton.audio.resample import shared_grid_hz
+from kamerton.audio.silero import choose_detector
+from kamerton.audio.store import SampleStore
+from kamerton.data.cuts import CutLimits, Span, plan_clips, whole_span
+from kamerton.data.hearing import SourceAnalysis, analyse_source, converted, why_no_clips
 from kamerton.data.noise import NoiseMeter
+from kamerton.data.pauses import find_speech
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,14 +33,10 @@ if TYPE_CHECKING:
 
     from kamerton.config.schema import AudioParams, SegmentParams
 
-_SURELY_QUIET = 0.1  # score below which a frame is no speech beyond doubt
+__all__ = ["Clip", "Emit", "SegmentedSource", "SourceAnalysis", "analyse_source", "segment_source"]
+
 _OVERSHOOT_DB = 2.0  # true peaks of speech are hardly ever further above its samples
 _ID_HEX_DIGITS = 16
-# Below this SNR noise begins to hide weak sounds, and at the lower end pauses must be longer by
-# the factor, and speech is taken to be wider, than in a quiet room.
-_QUIET_ROOM_DB, _NOISY_ROOM_DB = 22.0, 10.0
-_NOISY_PAUSE_FACTOR = 2.3
-_NOISY_GROW_FRAMES = 5
 # Grids coarser than this would move a cut audibly; then positions are rounded instead.
 _MIN_GRID_HZ = 50
 
@@ -44,31 +44,12 @@ Tick = Callable[[float], None]
 
 
 @dataclass(frozen=True, slots=True)
-class SourceAnalysis:
-    """What the first pass hears; per-frame arrays are (T,) at 100 frames per second.
-
-    ``samples`` counts at the clips' rate, ``source_samples`` at the source's own. The levels are
-    those without ``offset``, the constant that pauses show. ``loudness_blocks`` are the mean
-    squares of the gating blocks of BS.1770, ten a second.
-    """
-
-    rate_hz: int
-    channels: int
-    source_samples: int
-    samples: int
-    scores: NDArray[np.float32]
-    levels: FrameLevels
-    loudness_blocks: NDArray[np.float64]
-    offset: float
-    warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Clip:
     """A clip as planned: limits in the source [start_sample, end_sample) at the source's rate.
 
     ``start`` and ``end`` are the same instants in samples of the clips' rate. ``snr_db`` is None
-    where the recording has no pause to measure noise in.
+    where the recording has no pause to measure noise in. ``clipped_share`` is that of samples at
+    the top of the source.
     """
 
     id: str
@@ -79,6 +60,7 @@ class Clip:
     duration_seconds: float
     speech_seconds: float
     snr_db: float | None
+    clipped_share: float
     forced_cut: bool
     reasons: tuple[str, ...]
 
@@ -105,6 +87,8 @@ def segment_source(
     *,
     emit: Emit,
     tick: Tick = lambda _seconds: None,
+    whole: bool = False,
+    scratch: Path | None = None,
 ) -> SegmentedSource:
     """Cut one recording and hand out the clips that are kept.
 
@@ -112,117 +96,49 @@ def segment_source(
         path: the recording.
         source_sha256: hash of its bytes, part of each clip's id.
         emit: called with each kept clip and its samples at the clips' rate, in order.
-        segment: limits, margins and loudness.
+        segment: the detector, limits, margins and loudness.
         audio: the rate of the clips.
-        tick: called with the position in seconds while decoding, from 0 in each pass.
+        tick: called with the position in seconds, from 0 in each of two passes (three where the
+            channels cancel each other out).
+        whole: make one clip from the first speech to the last, if that is within the maximum.
+        scratch: folder for samples that wait, 320 MB an hour; None: the system's.
 
     Raises:
         AudioReadError: it cannot be read, or nobody speaks in it.
+        ToolMissingError: ``segment.detector`` is neural and that is not installed.
     """
-    analysis = analyse_source(path, audio.sample_rate_hz, tick=tick)
-    mask, spans = plan_source(analysis, segment)
-    if not spans:
-        raise AudioReadError("no_speech")
-    noise = NoiseMeter(analysis.levels.power, mask)
-    clips = tuple(
-        _clip(span, analysis, mask, noise, source_sha256, segment, audio.sample_rate_hz)
-        for span in spans
-    )
-    kept = [clip for clip in clips if not clip.reasons]
-    loudness_lufs = _speech_loudness(analysis, kept or list(clips), audio.sample_rate_hz)
-    gain_db = _gain_db(path, analysis, kept, segment.loudness_lufs - loudness_lufs, segment, audio)
-    gain = 10.0 ** (gain_db / 20.0)
-    fade_samples = round(segment.fade_seconds * audio.sample_rate_hz)
-    for clip, wave in read_clips(path, kept, audio.sample_rate_hz, tick=tick):
-        level = faded((wave - np.float32(analysis.offset)) * np.float32(gain), fade_samples)
-        emit(clip, level)
+    detector, rate_hz = choose_detector(segment.detector), audio.sample_rate_hz
+    with SampleStore(scratch) as store:
+        analysis = analyse_source(path, rate_hz, detector=detector, store=store, tick=tick)
+        mask, spans = plan_source(analysis, segment, whole=whole)
+        if not spans:
+            raise AudioReadError(*why_no_clips(analysis, segment.min_seconds))
+        noise = NoiseMeter(analysis.levels.power, mask)
+        clips = tuple(
+            _clip(span, analysis, mask, noise, source_sha256, segment, rate_hz) for span in spans
+        )
+        kept = [clip for clip in clips if not clip.reasons]
+        sound = _Sound(path, analysis, rate_hz, store)
+        loudness_lufs = _speech_loudness(analysis, kept or list(clips), rate_hz)
+        gain_db = _gain_db(sound, kept, segment.loudness_lufs - loudness_lufs, segment)
+        gain = np.float32(10.0 ** (gain_db / 20.0))
+        fade_samples = round(segment.fade_seconds * rate_hz)
+        for clip, wave in sound.clips(kept):
+            np.multiply(wave, gain, out=wave)
+            fade(wave, fade_samples)
+            emit(clip, wave)
+            tick(clip.end / rate_hz)
     return SegmentedSource(analysis, mask, clips, loudness_lufs, gain_db)
 
 
-def analyse_source(
-    path: Path, rate_hz: int, *, tick: Tick = lambda _seconds: None
-) -> SourceAnalysis:
-    """Measure activity, level and loudness of a recording as it sounds at ``rate_hz``.
-
-    Raises:
-        AudioReadError: it cannot be read, or holds no samples.
-    """
-    detector, meter, loudness = EnergyDetector(rate_hz), LevelMeter(rate_hz), LoudnessMeter(rate_hz)
-    samples = 0
-    with open_audio(path) as stream:
-        for block in _converted(stream, rate_hz):
-            detector.feed(block)
-            meter.feed(block)
-            loudness.feed(block)
-            samples += len(block)
-            tick(samples / rate_hz)
-    if not samples:
-        raise AudioReadError("no_samples", stream.damage or "")
-    warnings = [stream.damage] if stream.damage else []
-    if stream.repaired:
-        warnings.append(f"not_finite: {stream.repaired} samples made silent")
-    scores, levels = detector.finish(), meter.finish()
-    offset = _offset(scores, levels)
-    return SourceAnalysis(
-        rate_hz=stream.format.rate_hz,
-        channels=stream.format.channels,
-        source_samples=stream.frames,
-        samples=samples,
-        scores=scores,
-        levels=levels.without_offset(offset),
-        loudness_blocks=loudness.block_powers(),
-        offset=offset,
-        warnings=tuple(warnings),
-    )
-
-
-def _offset(scores: NDArray[np.float32], levels: FrameLevels) -> float:
-    """The constant on which a recording rides: its mean where nobody speaks.
-
-    Voices are lopsided, so the mean of everything is not it where pauses are digital silence.
-    """
-    quiet = scores < _SURELY_QUIET
-    return float(levels.mean[quiet if quiet.any() else slice(None)].mean(dtype=np.float64))
-
-
-def _converted(stream: AudioStream, rate_hz: int) -> Iterator[NDArray[np.float32]]:
-    resampler = StreamResampler(stream.format.rate_hz, rate_hz)
-    for block in stream.blocks():
-        yield resampler.feed(block)
-    yield resampler.finish()
-
-
 def plan_source(
-    analysis: SourceAnalysis, segment: SegmentParams
+    analysis: SourceAnalysis, segment: SegmentParams, *, whole: bool = False
 ) -> tuple[NDArray[np.bool_], list[Span]]:
-    """Where somebody speaks, (T,), and the clips to cut.
-
-    Noise makes pauses look longer and words shorter than they are, so the noisier a recording,
-    the longer a silence must be to be believed; unless it is needed to keep a clip within the
-    maximum length.
-    """
+    """Where somebody speaks, (T,), and the clips to cut."""
     limits = cut_limits(segment)
-    mask = speech_mask(analysis.scores, limits.min_pause_frames)
-    snr_db = NoiseMeter(analysis.levels.power, mask).snr_db(0, len(mask))
-    if snr_db is not None and snr_db < _QUIET_ROOM_DB:
-        mask = _cautious_mask(analysis.scores, mask, snr_db, limits)
-    return mask, plan_clips(analysis.scores, mask, limits)
-
-
-def _cautious_mask(
-    scores: NDArray[np.float32], bold: NDArray[np.bool_], snr_db: float, limits: CutLimits
-) -> NDArray[np.bool_]:
-    """The speech mask of a noisy recording; ``bold`` is what it would be in a quiet room."""
-    caution = min(1.0, (_QUIET_ROOM_DB - snr_db) / (_QUIET_ROOM_DB - _NOISY_ROOM_DB))
-    pause = limits.min_pause_frames
-    grow = round(caution * _NOISY_GROW_FRAMES)
-    longer = round(pause * (1.0 + caution * (_NOISY_PAUSE_FACTOR - 1.0)))
-    mask = speech_mask(scores, longer, grow)
-    for bolder in (speech_mask(scores, pause, grow), bold):
-        for start, end in zip(*runs(mask), strict=True):
-            if end - start > limits.max_frames:
-                mask[start:end] = bolder[start:end]
-    return mask
+    scores, mask = find_speech(analysis, limits)
+    span = whole_span(mask, limits) if whole else None
+    return mask, [span] if span else plan_clips(scores, mask, limits)
 
 
 def cut_limits(segment: SegmentParams) -> CutLimits:
@@ -259,6 +175,8 @@ def _clip(
         reasons.append("too_short")
     if snr_db is not None and snr_db < segment.min_snr_db:
         reasons.append("low_snr")
+    if any(start <= end_sample and end >= start_sample for start, end in analysis.gaps):
+        reasons.append("damaged")
     return Clip(
         id=clip_id(source_sha256, start_sample, end_sample),
         start_sample=start_sample,
@@ -268,9 +186,19 @@ def _clip(
         duration_seconds=round((end - start) / rate_hz, 6),
         speech_seconds=int(mask[span.start : span.end].sum()) / FRAMES_PER_SECOND,
         snr_db=None if snr_db is None else round(snr_db, 2),
+        clipped_share=_clipped_share(analysis, start_sample, end_sample),
         forced_cut=span.forced_cut,
         reasons=tuple(reasons),
     )
+
+
+def _clipped_share(analysis: SourceAnalysis, start_sample: int, end_sample: int) -> float:
+    first, last = (
+        round(sample * FRAMES_PER_SECOND / analysis.rate_hz)
+        for sample in (start_sample, end_sample)
+    )
+    clipped = int(analysis.clipped[first:last].sum(dtype=np.int64))
+    return round(clipped / max(1, end_sample - start_sample), 6)
 
 
 def clip_id(source_sha256: str, start_sample: int, end_sample: int) -> str:
@@ -308,48 +236,42 @@ def _speech_loudness(analysis: SourceAnalysis, clips: list[Clip], rate_hz: int) 
     return gated_loudness(analysis.loudness_blocks[inside])
 
 
-def _gain_db(
-    path: Path,
-    analysis: SourceAnalysis,
-    kept: list[Clip],
-    wanted_db: float,
-    segment: SegmentParams,
-    audio: AudioParams,
-) -> float:
-    """The wanted gain, or as much of it as leaves no kept clip above the ceiling."""
-    if not kept or not math.isfinite(wanted_db):
-        return 0.0
-    rate_hz = audio.sample_rate_hz
-    frames = np.zeros(len(analysis.levels.peak), dtype=bool)
-    for clip in kept:
-        first = clip.start * FRAMES_PER_SECOND // rate_hz
-        frames[first : clip.end * FRAMES_PER_SECOND // rate_hz + 1] = True
-    peak = float(analysis.levels.peak[frames].max())
-    if _decibels(peak) + wanted_db > segment.true_peak_dbfs - _OVERSHOOT_DB:
-        offset = np.float32(analysis.offset)
-        waves = (wave - offset for _, wave in read_clips(path, kept, rate_hz))
-        peak = max(true_peak(wave) for wave in waves)
-        wanted_db = min(wanted_db, segment.true_peak_dbfs - _decibels(peak))
-    return math.floor(wanted_db * 1000.0) / 1000.0
+class _Sound:
+    """The recording's samples at the clips' rate, without its offset, clip by clip."""
+
+    def __init__(
+        self, path: Path, analysis: SourceAnalysis, rate_hz: int, store: SampleStore
+    ) -> None:
+        self.analysis, self.rate_hz = analysis, rate_hz
+        self._path, self._store = path, store
+
+    def clips(self, clips: list[Clip]) -> Iterator[tuple[Clip, NDArray[np.float32]]]:
+        """Each clip's samples, yours to change; clips must be sorted and must not overlap."""
+        waves: Iterator[tuple[Clip, NDArray[np.float32]]]
+        if self._store.complete:
+            waves = ((clip, self._store.read(clip.start, clip.end)) for clip in clips)
+        else:
+            waves = _decoded_again(self._path, clips, self.analysis, self.rate_hz)
+        for clip, wave in waves:
+            np.subtract(wave, np.float32(self.analysis.offset), out=wave)
+            yield clip, wave
+
+    def peak(self, clip: Clip) -> float:
+        """Largest magnitude of a clip's samples, or a little more."""
+        first = clip.start * FRAMES_PER_SECOND // self.rate_hz
+        last = clip.end * FRAMES_PER_SECOND // self.rate_hz
+        return float(self.analysis.levels.peak[first : last + 1].max())
 
 
-def _decibels(amplitude: float) -> float:
-    return 20.0 * math.log10(max(amplitude, 1e-10))
-
-
-def read_clips(
-    path: Path, clips: list[Clip], rate_hz: int, *, tick: Tick = lambda _seconds: None
+def _decoded_again(
+    path: Path, clips: list[Clip], analysis: SourceAnalysis, rate_hz: int
 ) -> Iterator[tuple[Clip, NDArray[np.float32]]]:
-    """Decode the source again and yield each clip's samples at ``rate_hz``, in order.
-
-    Clips must be sorted and must not overlap.
-    """
     waiting = iter(clips)
     clip = next(waiting, None)
     parts: list[NDArray[np.float32]] = []
     position = 0
-    with open_audio(path) as stream:
-        for block in _converted(stream, rate_hz):
+    with open_audio(path, analysis.channel) as stream:
+        for block in converted(stream, rate_hz):
             while clip is not None and clip.start < position + len(block):
                 parts.append(block[max(0, clip.start - position) : clip.end - position])
                 if clip.end > position + len(block):
@@ -359,18 +281,34 @@ def read_clips(
             position += len(block)
             if clip is None:
                 return
-            tick(position / rate_hz)
     if clip is not None:
         raise AudioReadError("changed_while_reading", f"ended before clip {clip.id}")
 
 
-def faded(wave: NDArray[np.float32], samples: int) -> NDArray[np.float32]:
-    """The wave with a raised-cosine fade at both ends."""
+def _gain_db(sound: _Sound, kept: list[Clip], wanted_db: float, segment: SegmentParams) -> float:
+    """The wanted gain, or as much of it as leaves no kept clip above the ceiling.
+
+    True peaks are sought only in clips whose samples come near it.
+    """
+    if not kept or not math.isfinite(wanted_db):
+        return 0.0
+    near_db = segment.true_peak_dbfs - _OVERSHOOT_DB - wanted_db
+    near = [clip for clip in kept if _decibels(sound.peak(clip)) > near_db]
+    if near:
+        peak = max(true_peak(wave) for _, wave in sound.clips(near))
+        wanted_db = min(wanted_db, segment.true_peak_dbfs - _decibels(peak))
+    return math.floor(wanted_db * 1000.0) / 1000.0
+
+
+def _decibels(amplitude: float) -> float:
+    return 20.0 * math.log10(max(amplitude, 1e-10))
+
+
+def fade(wave: NDArray[np.float32], samples: int) -> None:
+    """Put a raised-cosine fade on both ends of the wave."""
     samples = min(samples, len(wave) // 2)
     if not samples:
-        return wave
+        return
     ramp = (0.5 - 0.5 * np.cos(np.pi * (np.arange(samples) + 0.5) / samples)).astype(np.float32)
-    result = wave.copy()
-    result[:samples] *= ramp
-    result[-samples:] *= ramp[::-1]
-    return result
+    wave[:samples] *= ramp
+    wave[-samples:] *= ramp[::-1]

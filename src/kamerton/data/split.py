@@ -2,8 +2,9 @@
 
 Neighbouring sentences of a recording share room, level and subject, so whole stretches ("blocks")
 of a recording go to one split. Which one depends on a hash of speaker, source and block alone:
-adding recordings moves no block that was there before. A text that stands in several splits goes
-to one of them whole, training before validation before test, so no text is known from another.
+adding recordings moves no block that was there before. Words that stand in several splits go to
+one of them whole, training before validation before test, so no text is known from another; stops
+and capitals make no other text of them.
 """
 
 import hashlib
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from kamerton.config.schema import DatasetParams
 from kamerton.core.errors import InputEmptyError
 from kamerton.data.manifest import SPLITS, Split
+from kamerton.text.normalise import bare_words
 
 _HASH_BYTES = 8
 _FEWEST_BLOCKS = len(SPLITS)
@@ -22,13 +24,23 @@ _SHORTEST_BLOCK_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class SplitItem:
-    """A clip as the split sees it; ``start_seconds`` counts from the start of its source."""
+    """A clip as the split sees it.
+
+    ``start_seconds`` counts from the start of its source; ``text`` is compared by its words,
+    ``sound`` is a hash of the samples.
+    """
 
     id: str
     speaker: str
     source: str
     start_seconds: float
     text: str
+    sound: str
+
+    @property
+    def words(self) -> str:
+        """The text without stops and capitals; of nothing else, the text itself."""
+        return bare_words(self.text) or self.text
 
 
 Block = tuple[str, str, int]
@@ -46,12 +58,14 @@ def split_clips(items: Sequence[SplitItem], params: DatasetParams) -> dict[str, 
 
     A dataset too small for the draw to fill validation or test gives each the block with the
     lowest draw, after blocks are halved until there are three. If texts that repeat still leave
-    one empty, it gets the clips of the text with the lowest draw.
+    one empty, it gets the clips of the text with the lowest draw. Clips of equal samples stay
+    together as those of equal words do.
 
     Raises:
         InputEmptyError: there are fewer than three different texts.
     """
-    if len({item.text for item in items}) < _FEWEST_BLOCKS:
+    groups = _groups(items)
+    if len(set(groups.values())) < _FEWEST_BLOCKS:
         raise InputEmptyError(
             "the dataset",
             wanted="three different texts, one for each of train, val and test",
@@ -63,9 +77,33 @@ def split_clips(items: Sequence[SplitItem], params: DatasetParams) -> dict[str, 
         {block: draw(params.split_seed, *block) for block in blocks},
     )
     splits = {item.id: by_block[block] for block, members in blocks.items() for item in members}
-    _one_split_per_text(items, splits)
-    _fill_from_texts(items, splits, params.split_seed)
+    _one_split_per_group(groups, splits)
+    _fill_from_groups(groups, splits, params.split_seed)
     return splits
+
+
+def _groups(items: Iterable[SplitItem]) -> dict[str, str]:
+    """Clips that share words or samples, or a third that does with each: id -> name of the group.
+
+    The name is the first of their words, by which the group is the same in a larger dataset.
+    """
+    parent: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def root(key: tuple[str, str]) -> tuple[str, str]:
+        while parent.setdefault(key, key) != key:
+            parent[key] = parent[parent[key]]
+            key = parent[key]
+        return key
+
+    items = list(items)
+    for item in items:
+        ends = sorted((root(("sound", item.sound)), root(("words", item.words))))
+        parent[ends[0]] = ends[1]  # "words" sorts after "sound"
+    names: dict[tuple[str, str], str] = {}
+    for item in items:
+        top = root(("words", item.words))
+        names[top] = min(names.get(top, item.words), item.words)
+    return {item.id: names[root(("words", item.words))] for item in items}
 
 
 def _blocks(items: Iterable[SplitItem], seconds: float) -> dict[Block, list[SplitItem]]:
@@ -100,23 +138,23 @@ def _fill_empty_splits(
     return filled
 
 
-def _one_split_per_text(items: Iterable[SplitItem], splits: dict[str, Split]) -> None:
-    """Move clips so that all of one text are in the first of SPLITS that any of them is in."""
+def _one_split_per_group(groups: Mapping[str, str], splits: dict[str, Split]) -> None:
+    """Move clips so that all of one group are in the first of SPLITS that any of them is in."""
     homes: dict[str, set[Split]] = defaultdict(set)
-    for item in items:
-        homes[item.text].add(splits[item.id])
-    for item in items:
-        splits[item.id] = min(homes[item.text], key=SPLITS.index)
+    for clip, group in groups.items():
+        homes[group].add(splits[clip])
+    for clip, group in groups.items():
+        splits[clip] = min(homes[group], key=SPLITS.index)
 
 
-def _fill_from_texts(items: Sequence[SplitItem], splits: dict[str, Split], seed: int) -> None:
-    """Give an empty split all clips of one text, from a split that has other texts too."""
+def _fill_from_groups(groups: Mapping[str, str], splits: dict[str, Split], seed: int) -> None:
+    """Give an empty split all clips of one group, from a split that has other groups too."""
     for wanted in ("test", "val", "train"):
-        texts: dict[Split, set[str]] = defaultdict(set)
-        for item in items:
-            texts[splits[item.id]].add(item.text)
-        if texts[wanted]:
+        inside: dict[Split, set[str]] = defaultdict(set)
+        for clip, group in groups.items():
+            inside[splits[clip]].add(group)
+        if inside[wanted]:
             continue
-        spare = [text for here in texts.values() if len(here) > 1 for text in here]
-        moved = min(spare, key=lambda text: (draw(seed, text), text))
-        splits.update({item.id: wanted for item in items if item.text == moved})
+        spare = [group for here in inside.values() if len(here) > 1 for group in here]
+        moved = min(spare, key=lambda group: (draw(seed, group), group))
+        splits.update({clip: wanted for clip, group in groups.items() if group == moved})

@@ -1,27 +1,37 @@
 """Readers of clips.jsonl and transcripts.jsonl that name the line when something is wrong."""
 
-import math
+import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kamerton.core.errors import InputCorruptError, InputMissingError
-from kamerton.core.files import read_jsonl
+from kamerton.core.files import is_storable, read_jsonl
 
-CLIPS_FILE = "clips.jsonl"
+CLIPS_FILE, AUDIO_FOLDER = "clips.jsonl", "audio"
 KEPT, REJECTED = "kept", "rejected"
+CORRECTED = "corrected"  # origin of a text that a person wrote for one clip
 
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A row of clips.jsonl; ``file`` is None for a clip that was rejected when it was cut.
+    """A row of clips.jsonl.
 
-    Positions count samples of the source at its own rate ``sample_rate_hz``.
+    Positions count samples of the source at its own rate ``sample_rate_hz``. The sound is a FLAC
+    file of ``size_bytes`` that begins at ``offset_bytes`` of the tar ``file``; its hashes are those
+    of that FLAC file and of its samples as little-endian 32-bit integers. All five are None for a
+    clip that was rejected when it was cut. ``clipped_share`` is that of its samples at the top of
+    the recording, None where the table does not tell.
     """
 
     id: str
     file: str | None
+    offset_bytes: int | None
+    size_bytes: int | None
+    audio_sha256: str | None
+    pcm_sha256: str | None
     source: str
     source_sha256: str
     start_sample: int
@@ -29,6 +39,7 @@ class Clip:
     sample_rate_hz: int
     duration_seconds: float
     snr_db: float | None
+    clipped_share: float | None
     status: str
     reasons: tuple[str, ...]
 
@@ -41,6 +52,7 @@ class Transcript:
     text: str
     language: str
     avg_logprob: float | None
+    origin: str
     status: str
     reasons: tuple[str, ...]
 
@@ -49,6 +61,10 @@ _NUMBER = (int, float)
 _CLIP_KINDS: Mapping[str, tuple[type, ...]] = {
     "id": (str,),
     "file": (str, type(None)),
+    "offset_bytes": (int, type(None)),
+    "size_bytes": (int, type(None)),
+    "audio_sha256": (str, type(None)),
+    "pcm_sha256": (str, type(None)),
     "source": (str,),
     "source_sha256": (str,),
     "start_sample": (int,),
@@ -56,6 +72,7 @@ _CLIP_KINDS: Mapping[str, tuple[type, ...]] = {
     "sample_rate_hz": (int,),
     "duration_seconds": _NUMBER,
     "snr_db": (*_NUMBER, type(None)),
+    "clipped_share": (*_NUMBER, type(None)),
     "status": (str,),
     "reasons": (list,),
 }
@@ -64,6 +81,7 @@ _TRANSCRIPT_KINDS: Mapping[str, tuple[type, ...]] = {
     "text": (str,),
     "language": (str,),
     "avg_logprob": (*_NUMBER, type(None)),
+    "origin": (str,),
     "status": (str,),
     "reasons": (list,),
 }
@@ -80,16 +98,11 @@ def read_clips(clips: Path) -> list[Clip]:
         raise InputMissingError(clips, produced_by="segment")
     table = clips / CLIPS_FILE
     rows = [
-        Clip(**_take(row, _CLIP_KINDS, where, "segment")) for where, row in _lines(table, "segment")
+        Clip(**_take({"clipped_share": None} | row, _CLIP_KINDS, where, "segment"))
+        for where, row in _lines(table, "segment")
     ]
     for number, clip in enumerate(rows, start=1):
-        ordered = 0 <= clip.start_sample <= clip.end_sample and clip.duration_seconds >= 0.0
-        if clip.sample_rate_hz <= 0 or not ordered:
-            raise _corrupt(f"{table}:{number}", "holds positions that no clip can have", "segment")
-        if clip.status == KEPT and clip.file is None:
-            raise _corrupt(f"{table}:{number}", "is kept but names no file", "segment")
-        if clip.file is not None and not _is_inside(clip.file):
-            problem = f"names {clip.file!r}, which is outside of the folder"
+        if problem := _problem(clip):
             raise _corrupt(f"{table}:{number}", problem, "segment")
     _refuse_twins([clip.id for clip in rows], table, "segment")
     return sorted(rows, key=lambda clip: (clip.source, clip.start_sample, clip.id))
@@ -110,23 +123,52 @@ def read_transcripts(transcripts: Path) -> dict[str, Transcript]:
     return {row.id: row for row in rows}
 
 
+def _problem(clip: Clip) -> str | None:
+    """What is wrong with a row whose values have the right types."""
+    ordered = 0 <= clip.start_sample <= clip.end_sample and clip.duration_seconds >= 0.0
+    if clip.sample_rate_hz <= 0 or not ordered:
+        return "holds positions that no clip can have"
+    if clip.file is None:
+        return "is kept but names no file" if clip.status == KEPT else None
+    if not _is_inside(clip.file):
+        return f"names {clip.file!r}, which is outside of the folder"
+    if None in (clip.offset_bytes, clip.size_bytes, clip.audio_sha256, clip.pcm_sha256):
+        return "names a file but not where in it the clip is, or not its hashes"
+    if min(clip.offset_bytes or 0, clip.size_bytes or 0) < 0:
+        return "holds a place that no clip can have in a file"
+    return None
+
+
 def _is_inside(name: str) -> bool:
     path = PurePosixPath(name)
-    return not path.is_absolute() and ".." not in path.parts
+    return path.parent.as_posix() == AUDIO_FOLDER and path.name not in ("", ".", "..")
 
 
 def read_clip_file(clips: Path, clip: Clip) -> bytes:
     """The FLAC file of a clip that was kept.
 
     Raises:
-        InputCorruptError: the table names it but it is not there.
+        InputCorruptError: the table names it but it is not there, or is not what it was.
     """
     assert clip.file is not None  # read_clips refuses kept clips without one
+    assert clip.offset_bytes is not None
+    assert clip.size_bytes is not None
+    where = f"{clips / CLIPS_FILE} (clip {clip.id})"
+    end = clip.offset_bytes + clip.size_bytes
     try:
-        return (clips / clip.file).read_bytes()
+        with (clips / clip.file).open("rb") as file:
+            whole = end <= file.seek(0, os.SEEK_END)
+            file.seek(clip.offset_bytes if whole else 0)
+            payload = file.read(clip.size_bytes) if whole else b""
     except OSError as error:
         problem = f"names {clip.file}, which cannot be read ({error.strerror})"
-        raise _corrupt(f"{clips / CLIPS_FILE} (clip {clip.id})", problem, "segment") from error
+        raise _corrupt(where, problem, "segment") from error
+    if not whole:
+        raise _corrupt(where, f"names {clip.file}, which ends before byte {end}", "segment")
+    if hashlib.sha256(payload).hexdigest() != clip.audio_sha256:
+        problem = f"names {clip.file}, which holds something else at byte {clip.offset_bytes}"
+        raise _corrupt(where, problem, "segment")
+    return payload
 
 
 def _lines(path: Path, stage: str) -> list[tuple[str, dict[str, Any]]]:
@@ -142,19 +184,12 @@ def _take(
         if name not in row:
             raise _corrupt(where, f"has no {name!r}", stage)
         value = row[name]
-        if isinstance(value, bool) or not isinstance(value, allowed) or not _is_sound(value):
+        if isinstance(value, bool) or not isinstance(value, allowed) or not is_storable(value):
             raise _corrupt(where, f"{name} is {value!r}", stage)
         taken[name] = tuple(str(item) for item in value) if isinstance(value, list) else value
     if taken["status"] not in (KEPT, REJECTED):
         raise _corrupt(where, f"status is {taken['status']!r}", stage)
     return taken
-
-
-def _is_sound(value: Any) -> bool:
-    """Whether a number is finite and a text can be written as UTF-8."""
-    if isinstance(value, str):
-        return not any("\ud800" <= char <= "\udfff" for char in value)
-    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _refuse_twins(ids: list[str], path: Path, stage: str) -> None:

@@ -17,6 +17,7 @@ from kamerton.core.errors import UsageError
 from kamerton.model.export import VoiceDescription, load_model
 from kamerton.model.tacotron2.model import Tacotron2, steps_of
 from kamerton.text.normalise import normalise_for
+from kamerton.text.phonemes import pronounce
 from kamerton.text.symbols import SymbolTable
 
 BATCH_UTTERANCES = 16
@@ -31,7 +32,7 @@ class Reading:
     Attributes:
         text: What was read, normalised.
         mel: Natural-log mel amplitudes, (C, F).
-        attention: Weights, (T, N), N counting the end of the text.
+        attention: Weights, (T, N), N counting symbols (letters or phonemes) and the end.
         stopped: Whether the voice ended by itself; if not, it was cut as a runaway.
     """
 
@@ -84,6 +85,7 @@ class Voice:
         Raises:
             UsageError: nothing of a text is left after normalisation.
             UnknownSymbolError: a text has characters that the voice never saw.
+            ToolMissingError: the voice reads phonemes, and espeak-ng is not installed.
         """
         audio = self.description.audio
         return [
@@ -101,12 +103,19 @@ class Voice:
     def read(self, texts: Sequence[str], *, seed: int = 0) -> list[Reading]:
         """Read every text as mel frames, without the vocoder. Raises as ``speak`` does."""
         normalised = [self._normalised(text) for text in texts]
+        phonemes = pronounce(normalised, self.description.text)
+        ids = [
+            self._symbols.encode(spoken if spoken is not None else text)
+            for text, spoken in zip(normalised, phonemes, strict=True)
+        ]
         # Texts of similar length together; the results do not depend on it.
-        order = sorted(range(len(texts)), key=lambda index: -len(normalised[index]))
+        order = sorted(range(len(texts)), key=lambda index: -len(ids[index]))
         readings: dict[int, Reading] = {}
         for start in range(0, len(order), BATCH_UTTERANCES):
             chosen = order[start : start + BATCH_UTTERANCES]
-            batch = self._read_batch([normalised[index] for index in chosen], seed)
+            batch = self._read_batch(
+                [normalised[index] for index in chosen], [ids[index] for index in chosen], seed
+            )
             readings.update(zip(chosen, batch, strict=True))
         return [readings[index] for index in range(len(texts))]
 
@@ -116,8 +125,7 @@ class Voice:
             raise UsageError(f"nothing in {text!r} can be spoken.", hint="give a text with words")
         return result
 
-    def _read_batch(self, texts: list[str], seed: int) -> list[Reading]:
-        ids = [self._symbols.encode(text) for text in texts]
+    def _read_batch(self, texts: list[str], ids: list[list[int]], seed: int) -> list[Reading]:
         lengths = torch.tensor([len(symbols) for symbols in ids])
         symbols = torch.zeros(len(ids), int(lengths.max()), dtype=torch.long)
         for row, numbers in enumerate(ids):

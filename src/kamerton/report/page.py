@@ -60,6 +60,11 @@ def _data_uri(mime: str, data: bytes) -> str:
     return f"data:{mime};base64,{base64.b64encode(data).decode('ascii')}"
 
 
+def audio_uri(wave: Any, rate_hz: int) -> str:
+    """Mono float audio as an address that holds all of it, for the ``src`` of a player."""
+    return _data_uri(*encode_audio(wave, rate_hz))
+
+
 _CLASS_NUMBER = ' class="num"'
 
 
@@ -152,11 +157,22 @@ class Page:
         self._parts.append(f"<figure>{image}{below}</figure>")
         return self
 
+    def drawing(self, svg: str, caption: str = "") -> Self:
+        """An SVG element of our own making; it may use the colours of the page."""
+        below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+        self._parts.append(f"<figure>{svg}{below}</figure>")
+        return self
+
+    def element(self, html: str) -> Self:
+        """HTML of our own making; what comes from users must be escaped in it."""
+        self._parts.append(html)
+        return self
+
     def audio(self, players: Iterable[tuple[str, Any, int]], caption: str = "") -> Self:
         """Players side by side: (label, mono float wave, rate in Hz) each."""
         cells = "".join(
             f"<label>{escape(label)}<audio controls preload=none "
-            f'src="{_data_uri(*encode_audio(wave, rate_hz))}"></audio></label>'
+            f'src="{audio_uri(wave, rate_hz)}"></audio></label>'
             for label, wave, rate_hz in players
         )
         below = f'<div class="sub">{escape(caption)}</div>' if caption else ""

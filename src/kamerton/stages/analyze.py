@@ -1,32 +1,39 @@
 """Measure the dataset and recommend how long to train."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from kamerton.config.schema import Params
-from kamerton.core.errors import InputEmptyError
+from kamerton.core.errors import InputCorruptError, InputEmptyError
 from kamerton.core.files import require_new, write_json, write_text
 from kamerton.core.progress import Progress, silent
+from kamerton.core.workers import Crashed, Workers, usable_cores
 from kamerton.data import analysis_page
+from kamerton.data.advice import Advice, advise
 from kamerton.data.analysis import (
     COMPONENTS,
     ClipQuality,
+    accent_evidence,
     clip_quality,
     complexity_of,
     dataset_quality,
     measure_voice,
+    measured_share,
     worst_clips,
 )
+from kamerton.data.by_recording import RecordingMeasures, by_recording
 from kamerton.data.epoch_rule import COMPLEXITY_SHARES, quality_of, recommend
-from kamerton.data.manifest import Dataset
-from kamerton.data.measures import ClipMeasures, measure_clip
+from kamerton.data.manifest import Dataset, Row
+from kamerton.data.measures import ClipMeasures, MeasuringTask, measure_task
 
-_SECONDS_AN_HOUR = 3600.0
+_SECONDS_A_MINUTE, _SECONDS_AN_HOUR = 60.0, 3600.0
 _DIGITS = 4
+# Starting processes takes seconds; less sound than this is measured sooner without.
+_SECONDS_FOR_WORKERS = 1800.0
+_SECONDS_A_TASK = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,7 @@ class AnalyzeReport:
     recommended_epochs: int
     confidence: float
     reasons: tuple[str, ...]
+    recommendations: tuple[str, ...]
 
     @property
     def partial(self) -> bool:
@@ -68,6 +76,7 @@ class AnalyzeReport:
             ("recommended epochs", str(self.recommended_epochs)),
             ("confidence (heuristic)", f"{self.confidence:.2f}"),
             *(("because", reason) for reason in self.reasons),
+            *(("better", recommendation) for recommendation in self.recommendations),
         ]
 
 
@@ -82,6 +91,8 @@ def analyze(
 ) -> AnalyzeReport:
     """Measure every clip of ``dataset`` and write ``analysis`` (JSON) and a page about it.
 
+    All cores measure where there is more than half an hour of sound.
+
     Raises:
         InputMissingError, InputCorruptError: the dataset is not there, or damaged.
         InputEmptyError: it holds no clips.
@@ -94,27 +105,51 @@ def analyze(
         raise InputEmptyError(dataset, wanted="clips", hint=hint)
     clips = _measure(opened, on_progress)
     worst = worst_clips(clips, params.analyze.worst_clips)
+    recordings, advice = by_recording(clips), advise(clips, params.analyze)
     result = _analysis(opened, clips, worst, params)
-    write_text(report, analysis_page.render(opened, result, clips, worst))
+    result["recordings"] = [_about_recording(recording) for recording in recordings]
+    result["recommendations"] = [_about_advice(piece) for piece in advice]
+    page = analysis_page.render(opened, result, clips, worst, recordings, advice)
+    write_text(report, page)
     write_json(analysis, result)
     return _report(result)
 
 
 def _measure(dataset: Dataset, on_progress: Progress) -> list[ClipMeasures]:
-    rows = dataset.rows()
-    total = 2 * len(rows)
-    peaks: dict[str, float] = {}
-    for done, row in enumerate(rows):
-        on_progress(done, total, "levels")
-        wave, _ = dataset.audio(row)
-        peak = float(np.abs(wave).max(initial=0.0))
-        peaks[row.source] = max(peaks.get(row.source, 0.0), peak)
-    clips = []
-    for done, row in enumerate(rows, start=len(rows)):
-        on_progress(done, total, row.source)
-        clips.append(measure_clip(row, dataset.audio(row)[0], peaks[row.source]))
+    """Measures of every clip in the order of the manifest; progress is in seconds of sound."""
+    total = sum(row.duration_seconds for row in dataset.rows())
+    tasks = [MeasuringTask(dataset.path, rows) for rows in _portions(dataset.rows())]
+    done = [0.0] * len(tasks)
+    measured: list[list[ClipMeasures]] = [[] for _ in tasks]
+    on_progress(0.0, total)
+
+    def tick(number: int, seconds: float) -> None:
+        done[number] = seconds
+        on_progress(min(sum(done), total), total, tasks[number].rows[0].source)
+
+    with Workers(usable_cores() if total > _SECONDS_FOR_WORKERS else 1) as workers:
+        for number, answer in workers.run(measure_task, tasks, tick):
+            if isinstance(answer, Crashed):
+                problem = f"holds a clip at which a process ends with code {answer.exit_code}"
+                hint = "check it with `kamerton check --deep`"
+                raise InputCorruptError(dataset.path, problem=problem, hint=hint)
+            measured[number] = answer
     on_progress(total, total)
-    return clips
+    return [clip for portion in measured for clip in portion]
+
+
+def _portions(rows: Sequence[Row]) -> Iterator[tuple[Row, ...]]:
+    """The rows in tasks of about five minutes of sound."""
+    portion: list[Row] = []
+    seconds = 0.0
+    for row in rows:
+        portion.append(row)
+        seconds += row.duration_seconds
+        if seconds >= _SECONDS_A_TASK:
+            yield tuple(portion)
+            portion, seconds = [], 0.0
+    if portion:
+        yield tuple(portion)
 
 
 def _analysis(
@@ -127,7 +162,9 @@ def _analysis(
     quality = dataset_quality(clips)
     voice = measure_voice(clips)
     complexity = complexity_of(voice, params.analyze)
-    advice = recommend(hours, quality.score, complexity, params.analyze)
+    measured = measured_share(clips)
+    advice = recommend(hours, quality.score, complexity, params.analyze, measured)
+    origins = Counter(clip.snr_origin for clip in clips)
     return {
         "dataset_sha256": dataset.card["content_sha256"],
         "hours": round(hours, 6),
@@ -139,9 +176,12 @@ def _analysis(
             "components": _rounded(quality.components),
             "weights": {name: weight for name, (weight, _) in COMPONENTS.items()},
             "measured_clips": _measured_clips(clips),
+            "measured_share": round(measured, _DIGITS),
+            "snr_from": {origin: origins[origin] for origin in ("pauses", "waveform")},
         },
         "complexity": {
             **asdict(complexity),
+            "accent_evidence": accent_evidence(clips, params.analyze),
             "label": complexity.label,
             "multiplier": round(1.0 + complexity.added_share, _DIGITS),
             "shares": dict(COMPLEXITY_SHARES),
@@ -169,6 +209,48 @@ def _rounded(values: Mapping[str, float | None]) -> dict[str, float | None]:
     return {name: None if v is None else round(v, _DIGITS) for name, v in values.items()}
 
 
+def _about_recording(recording: RecordingMeasures) -> dict[str, Any]:
+    measures = {
+        "snr_db": recording.snr_db,
+        "clipped_share": recording.clipped_share,
+        "bandwidth_hz": recording.bandwidth_hz,
+        "loudness_lufs": recording.loudness_lufs,
+        "median_f0_hz": recording.f0_hz,
+    }
+    return {
+        "source": recording.source,
+        "clips": len(recording.clips),
+        "minutes": round(recording.seconds / _SECONDS_A_MINUTE, _DIGITS),
+        **_rounded(measures),
+        "quality": round(recording.quality.score, _DIGITS),
+        "components": _rounded(recording.quality.components),
+        "problems": list(recording.quality.problems),
+    }
+
+
+def _about_advice(advice: Advice) -> dict[str, Any]:
+    return {
+        "text": advice.text,
+        "source": advice.source,
+        "clips": list(advice.clip_ids),
+        "minutes": round(advice.seconds / _SECONDS_A_MINUTE, _DIGITS),
+        "quality": round(advice.quality.score, _DIGITS),
+        "problems": list(advice.problems),
+        **{
+            name: {
+                "hours": round(outlook.hours, 6),
+                "quality": round(outlook.quality, _DIGITS),
+                "recommended_epochs": outlook.epochs,
+            }
+            for name, outlook in (
+                ("before", advice.before),
+                ("without", advice.without),
+                ("again", advice.again),
+            )
+        },
+    }
+
+
 def _measured_clips(clips: Sequence[ClipMeasures]) -> dict[str, int]:
     qualities = [clip_quality(clip) for clip in clips]
     return {
@@ -188,4 +270,5 @@ def _report(result: Mapping[str, Any]) -> AnalyzeReport:
         recommended_epochs=result["recommended_epochs"],
         confidence=result["confidence"],
         reasons=tuple(result["reasons"]),
+        recommendations=tuple(piece["text"] for piece in result["recommendations"]),
     )

@@ -11,7 +11,7 @@ from kamerton.core.errors import InputEmptyError
 from kamerton.core.files import output_directory, require_new, write_text
 from kamerton.core.progress import Progress, silent
 from kamerton.data import dataset_page
-from kamerton.data.joining import join, sift
+from kamerton.data.joining import join, listener, sift, with_phonemes
 from kamerton.data.manifest import SPLITS, Dataset
 from kamerton.data.packing import write_dataset
 from kamerton.data.tables import read_clips, read_transcripts
@@ -76,20 +76,22 @@ def dataset(
         InputMissingError, InputCorruptError: an input is not there, or damaged; the line or file
             is named.
         InputEmptyError: too little is left to be split in three.
+        ToolMissingError: phonemes are asked for and espeak-ng is not installed.
     """
     require_new(dataset, force=force)
     require_new(report, force=force)
     rows, answers = read_clips(clips), read_transcripts(transcripts)
-    entries, refused = join(clips, rows, answers, params.text, on_progress)
-    kept, unfit = sift(entries, params.dataset)
+    entries, refused = join(rows, answers, params.text)
+    fit, unfit = sift(entries, params.dataset, listener(clips, rows))
+    kept, mute = with_phonemes(fit, params.text)
     rejections = sorted(
-        refused + unfit, key=lambda r: (r.source or "", r.start_seconds or 0.0, r.id)
+        refused + unfit + mute, key=lambda r: (r.source or "", r.start_seconds or 0.0, r.id)
     )
     reasons = Counter(reason for rejection in rejections for reason in rejection.reasons)
     if not kept:
         raise _nothing_left(clips, reasons)
     with output_directory(dataset, force=force) as folder:
-        _, card = write_dataset(folder, clips, kept, rejections, params)
+        _, card = write_dataset(folder, clips, kept, rejections, params, on_progress)
         page = dataset_page.render(Dataset.open(folder), rejections)
     write_text(report, page)
     seconds = sum(rejection.duration_seconds or 0.0 for rejection in rejections)

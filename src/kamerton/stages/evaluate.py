@@ -223,7 +223,7 @@ def _definitions(params: Params) -> dict[str, str]:
     heard = (
         f"{section.backend} {find_model(section).identity}, beam {section.beam_size}, "
         f"temperatures {', '.join(map(str, section.temperatures))}, "
-        f"language {'detected' if section.detect_language else 'given'}"
+        "language given"
     )
     return {
         **DEFINITIONS,

@@ -5,34 +5,43 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Self
 
-from kamerton.audio.activity import FRAMES_PER_SECOND
-from kamerton.audio.decode import AudioReadError, probe
-from kamerton.audio.files import write_flac
-from kamerton.core.errors import InputCorruptError, InputEmptyError, InputMissingError
-from kamerton.core.files import (
-    output_directory,
-    require_new,
-    sha256_file,
-    write_jsonl,
-    write_text,
+from kamerton.core.errors import (
+    InputCorruptError,
+    InputEmptyError,
+    InputMissingError,
+    UsageError,
 )
+from kamerton.core.files import output_directory, remove_path, require_new, write_text
 from kamerton.core.progress import Progress, silent
-from kamerton.data.recordings import Recording, find_recordings
-from kamerton.data.segmentation import Clip, SegmentedSource, segment_source
-from kamerton.stages.segment_report import SourceView, render_report, view_source
+from kamerton.core.workers import Workers, usable_cores
+from kamerton.data.clips_folder import (
+    ClipsFolder,
+    clip_rows,
+    in_order,
+    origin_values,
+    place_tar,
+    source_row,
+)
+from kamerton.data.given_texts import read_given_texts, whole_text_sources
+from kamerton.data.processing import Order, Outcome, process
+from kamerton.data.recordings import find_recordings
+from kamerton.data.sharding import Part, parse_part
+from kamerton.data.tables import AUDIO_FOLDER
+from kamerton.data.work import Origin, Result
+from kamerton.stages.segment_report import render_report
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    import numpy as np
-    from numpy.typing import NDArray
-
     from kamerton.config.schema import Params
+    from kamerton.data.given_texts import GivenText, TextProblem
+    from kamerton.data.source_view import SourceView
 
-CLIPS_FILE, SOURCES_FILE, AUDIO_FOLDER = "clips.jsonl", "sources.jsonl", "flac"
-_PASSES = 2  # each second of a recording is decoded twice, and counts twice as work
+_SCRATCH = ".work"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +58,41 @@ class SegmentReport:
     sources_read: int
     sources_damaged: int
     sources_skipped: dict[str, int]
+    texts: int
+    text_problems: int
+    detector: str
+
+    @classmethod
+    def of(cls, tables: ClipsFolder) -> Self:
+        """The sums over the tables of a clips folder."""
+        kept = [row for row in tables.clips if row["status"] == "kept"]
+        read = [row for row in tables.sources if row["status"] == "read"]
+        skipped = (row["reasons"][0] for row in tables.sources if row["status"] == "skipped")
+        fates: dict[str, list[float]] = {"kept": []}
+        for row in tables.clips:
+            fate = row["reasons"][0] if row["reasons"] else "kept"
+            fates.setdefault(fate, []).append(row["speech_seconds"])
+        kept_speech = fates.pop("kept")
+        return cls(
+            clips=len(kept),
+            rejected_clips=len(tables.clips) - len(kept),
+            kept_seconds=_sum(row["duration_seconds"] for row in kept),
+            source_seconds=_sum(row["duration_seconds"] for row in read),
+            speech_seconds=_sum(row["speech_seconds"] for row in read),
+            kept_speech_seconds=_sum(kept_speech),
+            dropped_seconds={name: _sum(fates[name]) for name in sorted(fates)},
+            sources_read=len(read),
+            sources_damaged=sum(bool(row["reasons"]) for row in read),
+            sources_skipped=dict(sorted(Counter(_code(reason) for reason in skipped).items())),
+            texts=len(tables.texts),
+            text_problems=len(tables.origin["text_problems"]),
+            detector=tables.origin["detector"],
+        )
 
     @property
     def partial(self) -> bool:
-        """True if a recording, or a part of one, could not be read."""
-        return bool(self.sources_skipped) or self.sources_damaged > 0
+        """True if a recording, a part of one, or a text beside one could not be read."""
+        return bool(self.sources_skipped) or self.sources_damaged > 0 or self.text_problems > 0
 
     def metrics(self) -> dict[str, float]:
         """Flat numbers for metrics and ``--json``."""
@@ -68,6 +107,8 @@ class SegmentReport:
             "sources_read": float(self.sources_read),
             "sources_damaged": float(self.sources_damaged),
             "sources_skipped": float(sum(self.sources_skipped.values())),
+            "texts": float(self.texts),
+            "text_problems": float(self.text_problems),
         }
         numbers |= {f"dropped_seconds_{name}": s for name, s in self.dropped_seconds.items()}
         return numbers
@@ -82,12 +123,26 @@ class SegmentReport:
             ("clips", f"{self.clips} kept, {self.rejected_clips} rejected"),
             ("speech kept", f"{self.kept_speech_seconds:.1f} s ({share:.1%})"),
             ("speech dropped", dropped or "none"),
+            ("detector", self.detector),
         ]
         if self.sources_damaged:
             rows.append(("damaged", f"{self.sources_damaged} recordings, read as far as possible"))
         if skipped:
             rows.append(("skipped", skipped))
+        if self.texts:
+            rows.append(("texts given", str(self.texts)))
+        if self.text_problems:
+            rows.append(("texts not used", f"{self.text_problems}, see the report"))
         return rows
+
+
+def _sum(seconds: Iterable[float]) -> float:
+    return round(math.fsum(seconds), 3)
+
+
+def _code(reason: str) -> str:
+    """``"truncated: 3 of 5 samples"`` as ``"truncated"``."""
+    return reason.partition(":")[0]
 
 
 def segment(
@@ -107,35 +162,73 @@ def segment(
     What cannot be read is listed with its reason and the rest is processed; the report is then
     partial.
 
+    Args:
+        recordings: folder of recordings and of what people wrote beside them.
+        clips: folder to write.
+        report: HTML page to write.
+        params: sections segment and audio.
+        force: replace outputs that exist.
+        on_progress: told seconds of sound.
+        cache: folder of finished work; recordings found in it are not even opened. It changes
+            how long the stage takes, never what it writes; so do ``workers``.
+        workers: processes; 0 is one for each core that may be used.
+        shard: ``"I/N"`` does part I of N of the recordings, for `kamerton merge` to join.
+
     Raises:
         InputMissingError: there is no such folder.
-        InputEmptyError: no recording in it could be read.
-        UsageError: an output exists and ``force`` is not given.
+        InputEmptyError: no recording in it could be read; a shard may well be empty.
+        UsageError: an output exists and ``force`` is not given, or ``shard`` is no part.
     """
-    del cache, workers, shard
+    part = parse_part(shard)
+    if workers < 0:
+        raise UsageError(f"{workers} workers cannot work.", hint="--workers 0 is one per core")
     _require_folder(recordings)
-    found = find_recordings(recordings)
+    everything = find_recordings(recordings)
     hint = f"put audio files (wav, flac, mp3, ogg ...) into {recordings}, also in subfolders"
-    if not found:
+    if not everything:
         raise InputEmptyError(recordings, wanted="recordings", hint=hint)
     require_new(report, force=force)
+    texts, problems = read_given_texts(recordings, everything)
+    origin = Origin.of(params)
     with output_directory(clips, force=force) as folder:
         (folder / AUDIO_FOLDER).mkdir()
-        work = _Work(folder / AUDIO_FOLDER, params, _Clock(found, on_progress))
-        for recording in found:
-            work.add(recording)
-        if not work.views:
-            first = work.sources[:3]
-            problems = "; ".join(f"{row['source']}: {row['reasons'][0]}" for row in first)
-            raise InputEmptyError(
-                recordings, wanted="readable recordings of speech", hint=f"{hint} ({problems})"
-            )
-        write_jsonl(folder / CLIPS_FILE, work.clips)
-        write_jsonl(folder / SOURCES_FILE, work.sources)
-        result = work.report()
-        page = render_report(result, work.sources, work.clips, work.views, params.segment)
-        write_text(report, page)
+        order = Order(
+            folder=recordings,
+            everything=everything,
+            whole=whole_text_sources(texts),
+            origin=origin,
+            cache=cache,
+            scratch=folder / _SCRATCH,
+            on_progress=on_progress,
+        )
+        with Workers(workers or usable_cores()) as team:
+            outcomes = process([r for r in everything if part.has(r.name)], order, team)
+        tables = _tables(outcomes, shard, texts, problems, origin)
+        if shard is None and not any(row["status"] == "read" for row in tables.sources):
+            raise _nothing_readable(recordings, tables.sources, hint)
+        for outcome in outcomes:
+            if isinstance(outcome.result, Result) and outcome.result.tar is not None:
+                place_tar(outcome.result.tar, folder, str(outcome.sha256))
+        remove_path(folder / _SCRATCH)
+        tables.write(folder)
+        result = SegmentReport.of(tables)
+        views = {
+            outcome.name: outcome.result.view
+            for outcome in outcomes
+            if isinstance(outcome.result, Result)
+        }
+        write_report(report, result, tables, views)
     return result
+
+
+def write_report(
+    path: Path,
+    result: SegmentReport,
+    tables: ClipsFolder,
+    views: Mapping[str, SourceView] = MappingProxyType({}),
+) -> None:
+    """Write the page; what is not in the tables of a clips folder is in ``views``."""
+    write_text(path, render_report(result, tables, views))
 
 
 def _require_folder(recordings: Path) -> None:
@@ -147,165 +240,47 @@ def _require_folder(recordings: Path) -> None:
         )
 
 
-class _Clock:
-    """Tells the progress in seconds of sound, over all recordings and both passes."""
+def _own(
+    texts: Iterable[GivenText], part: Part, clips: Sequence[Mapping[str, Any]]
+) -> list[GivenText]:
+    """The texts that a shard is to write: those of its recordings and of its clips.
 
-    def __init__(self, found: list[Recording], on_progress: Progress) -> None:
-        self._seconds = {recording.name: _declared_seconds(recording) for recording in found}
-        self._total = _PASSES * sum(self._seconds.values())
-        self._done = 0.0
-        self._on_progress = on_progress
-
-    def start(self, name: str) -> None:
-        self._name, self._start, self._last, self._earlier = name, self._done, 0.0, 0.0
-        self._on_progress(self._done, self._total, name)
-
-    def tick(self, seconds: float) -> None:
-        if seconds < self._last:  # the next pass has begun
-            self._earlier += self._last
-        self._last = seconds
-        limit = _PASSES * self._seconds[self._name]
-        self._done = self._start + min(self._earlier + seconds, limit)
-        self._on_progress(self._done, self._total, self._name)
-
-    def finish(self) -> None:
-        self._done = self._start + _PASSES * self._seconds[self._name]
-        self._on_progress(self._done, self._total, self._name)
+    One that names no recording and no clip of any shard is the first shard's.
+    """
+    ids = {clip["id"] for clip in clips}
+    own = [
+        text
+        for text in texts
+        if (part.has(text.source) if text.source else text.id in ids or part.index == 0)
+    ]
+    return in_order(own)
 
 
-def _declared_seconds(recording: Recording) -> float:
-    """What the header says; only progress depends on it."""
-    try:
-        header = probe(recording.path)
-    except AudioReadError:
-        return 0.0
-    return (header.declared_frames or 0) / header.rate_hz
+def _tables(
+    outcomes: Sequence[Outcome],
+    shard: str | None,
+    texts: Iterable[GivenText],
+    problems: Iterable[TextProblem],
+    origin: Origin,
+) -> ClipsFolder:
+    clips = [
+        row
+        for each in outcomes
+        if isinstance(each.result, Result)
+        for row in clip_rows(each.name, str(each.sha256), each.result.clips)
+    ]
+    return ClipsFolder(
+        sources=[source_row(each.name, each.sha256, each.result) for each in outcomes],
+        clips=clips,
+        texts=_own(texts, parse_part(shard), clips),
+        origin=origin_values(origin, problems, shard),
+    )
 
 
-class _Work:
-    """Rows and sums over the recordings done so far; no sound is held."""
-
-    def __init__(self, folder: Path, params: Params, clock: _Clock) -> None:
-        self._folder, self._params, self._clock = folder, params, clock
-        self._names: dict[str, str] = {}  # hash of a recording: the first one that has it
-        self.sources: list[dict[str, Any]] = []
-        self.clips: list[dict[str, Any]] = []
-        self.views: list[SourceView] = []
-        self._speech: dict[str, float] = {}  # seconds by fate: "kept" or the first reason
-
-    def add(self, recording: Recording) -> None:
-        """Cut one recording, or note why not."""
-        self._clock.start(recording.name)
-        digest = None
-        try:
-            digest = _digest(recording.path)
-            if digest in self._names:
-                raise AudioReadError("duplicate", f"same bytes as {self._names[digest]}")
-            self._names[digest] = recording.name
-            done = segment_source(
-                recording.path,
-                digest,
-                self._params.segment,
-                self._params.audio,
-                emit=self._write,
-                tick=self._clock.tick,
-            )
-        except AudioReadError as error:
-            self.sources.append(_skipped_row(recording.name, digest, error))
-        else:
-            self._take(recording.name, digest, done)
-        self._clock.finish()
-
-    def _write(self, clip: Clip, wave: NDArray[np.float32]) -> None:
-        write_flac(self._folder / f"{clip.id}.flac", wave, self._params.audio.sample_rate_hz)
-
-    def _take(self, name: str, digest: str, done: SegmentedSource) -> None:
-        self.sources.append(_source_row(name, digest, done))
-        self.clips += [_clip_row(clip, name, digest, done) for clip in done.clips]
-        self.views.append(view_source(name, done))
-        for clip in done.clips:
-            fate = clip.reasons[0] if clip.reasons else "kept"
-            self._speech[fate] = self._speech.get(fate, 0.0) + clip.speech_seconds
-
-    def report(self) -> SegmentReport:
-        """The sums."""
-        kept = [row for row in self.clips if row["status"] == "kept"]
-        read = [row for row in self.sources if row["status"] == "read"]
-        skipped = Counter(
-            row["reasons"][0].partition(":")[0]
-            for row in self.sources
-            if row["status"] == "skipped"
-        )
-        dropped = {name: round(s, 3) for name, s in sorted(self._speech.items()) if name != "kept"}
-        return SegmentReport(
-            clips=len(kept),
-            rejected_clips=len(self.clips) - len(kept),
-            kept_seconds=round(sum(row["duration_seconds"] for row in kept), 3),
-            source_seconds=round(sum(row["duration_seconds"] for row in read), 3),
-            speech_seconds=round(sum(row["speech_seconds"] for row in read), 3),
-            kept_speech_seconds=round(self._speech.get("kept", 0.0), 3),
-            dropped_seconds=dropped,
-            sources_read=len(read),
-            sources_damaged=sum(bool(row["reasons"]) for row in read),
-            sources_skipped=dict(sorted(skipped.items())),
-        )
-
-
-def _digest(path: Path) -> str:
-    try:
-        probe(path)  # first, so that a pipe or a device is refused and not read
-        return sha256_file(path)
-    except OSError as error:
-        raise AudioReadError("not_readable", error.strerror or "") from error
-
-
-def _skipped_row(name: str, digest: str | None, error: AudioReadError) -> dict[str, Any]:
-    return {
-        "source": name,
-        "source_sha256": digest,
-        "sample_rate_hz": None,
-        "channels": None,
-        "duration_seconds": None,
-        "speech_seconds": None,
-        "status": "skipped",
-        "reasons": [str(error)],
-        "loudness_lufs": None,
-        "gain_db": None,
-    }
-
-
-def _source_row(name: str, digest: str, done: SegmentedSource) -> dict[str, Any]:
-    heard = done.analysis
-    return {
-        "source": name,
-        "source_sha256": digest,
-        "sample_rate_hz": heard.rate_hz,
-        "channels": heard.channels,
-        "duration_seconds": round(heard.source_samples / heard.rate_hz, 6),
-        "speech_seconds": int(done.mask.sum()) / FRAMES_PER_SECOND,
-        "status": "read",
-        "reasons": list(heard.warnings),
-        "loudness_lufs": _finite(done.loudness_lufs),
-        "gain_db": done.gain_db,
-    }
-
-
-def _finite(loudness_lufs: float) -> float | None:
-    return round(loudness_lufs, 2) if math.isfinite(loudness_lufs) else None
-
-
-def _clip_row(clip: Clip, name: str, digest: str, done: SegmentedSource) -> dict[str, Any]:
-    return {
-        "id": clip.id,
-        "file": None if clip.reasons else f"{AUDIO_FOLDER}/{clip.id}.flac",
-        "source": name,
-        "source_sha256": digest,
-        "start_sample": clip.start_sample,
-        "end_sample": clip.end_sample,
-        "sample_rate_hz": done.analysis.rate_hz,
-        "duration_seconds": clip.duration_seconds,
-        "snr_db": clip.snr_db,
-        "forced_cut": clip.forced_cut,
-        "status": "rejected" if clip.reasons else "kept",
-        "reasons": list(clip.reasons),
-    }
+def _nothing_readable(
+    recordings: Path, sources: Iterable[Mapping[str, Any]], hint: str
+) -> InputEmptyError:
+    problems = "; ".join(f"{row['source']}: {row['reasons'][0]}" for row in list(sources)[:3])
+    return InputEmptyError(
+        recordings, wanted="readable recordings of speech", hint=f"{hint} ({problems})"
+    )

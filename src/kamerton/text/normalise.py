@@ -30,7 +30,7 @@ _SAME_AS = str.maketrans(
     }
 )
 _KEPT_THROUGH_NFKC = "№²³°€£₽"
-_SIGNS = "$€£₽%&+=@#№°²³/*^"
+_SIGNS = "$€£₽%&+=@#№°²³/*^×÷±"
 _PUNCTUATION = frozenset(PUNCTUATION) - {" "}
 
 
@@ -62,7 +62,15 @@ def normalise(
 
 def normalise_for(text: str, params: TextParams) -> str:
     """``normalise`` as the ``text`` section of the parameters asks for it."""
-    return normalise(text, **params.model_dump())
+    return normalise(text, **params.model_dump(exclude={"phonemes"}))
+
+
+def bare_words(text: str) -> str:
+    """Letters and digits in lower case, one space between words: two readings agree in these.
+
+    Stops are set by recognisers as they please.
+    """
+    return " ".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
 
 
 class _Expand(Protocol):
@@ -91,6 +99,8 @@ def _clean(text: str, transliterate: Callable[[str], str] | None) -> str:
         if char in _KEPT_THROUGH_NFKC:
             characters.append(char)
             continue
+        if unicodedata.decomposition(char).startswith("<fraction>"):  # "2½" is not 21 halves
+            characters.append(" ")
         for part in unicodedata.normalize("NFKC", char).translate(_SAME_AS):
             characters.append(_clean_character(part, transliterate))
     return unicodedata.normalize("NFC", "".join(characters))

@@ -1,105 +1,34 @@
 """Russian: abbreviations, signs and numbers in words.
 
-Case follows the few contexts that show it in writing (years, dates, endings as in "5-го"); a
-number elsewhere stands in the nominative, for which the masculine is chosen unless the unit after
-it is known to be feminine.
+Cases and genders follow what shows them in writing: endings as in "5-го", prepositions, the noun
+beside a number, known abbreviations. Where nothing does, a number stands in the nominative.
 """
 
 import re
 
-from kamerton.text.numbers import MAX_WORD_DIGITS, cardinal, decimal, ordinal, spell_digits
-
-LANGUAGE = "ru"
-
-MONTHS = (
-    "января", "февраля", "марта", "апреля", "мая", "июня", "июля",
-    "августа", "сентября", "октября", "ноября", "декабря",
-)  # fmt: skip
-
-_PHRASES = (
-    (r"и ?т\. ?д\.", "и так далее"),
-    (r"и ?т\. ?п\.", "и тому подобное"),
-    (r"и ?др\.", "и другие"),
-    (r"и ?пр\.", "и прочее"),
-    (r"т\. ?е\.", "то есть"),
-    (r"т\. ?к\.", "так как"),
-    (r"т\. ?н\.", "так называемый"),
-    (r"до ?н\. ?э\.", "до нашей эры"),
-    (r"н\. ?э\.", "нашей эры"),
-    (r"ул\.", "улица"),
-    (r"пр-т\.?", "проспект"),
-    (r"пл\.", "площадь"),
-    (r"им\.", "имени"),
-    (r"проф\.", "профессор"),
-    (r"акад\.", "академик"),
-    (r"(?<![0-9] )см\.", "смотри"),  # after a number: centimetres
-    (r"напр\.", "например"),
-    (r"гр\.", "гражданин"),
-    (r"(?<![0-9] )стр\.", "страница"),
+from kamerton.text import roman, russian_numbers
+from kamerton.text.numbers import ordinal
+from kamerton.text.russian_numbers import LANGUAGE
+from kamerton.text.russian_words import (
+    ACRONYMS,
+    BEFORE_NUMBERS,
+    DECLENSIONS,
+    DEGREES,
+    LATIN_LETTERS,
+    LATIN_PAIRS,
+    LETTERS,
+    NUMBERED,
+    PHRASES,
+    SIGNS,
+    SOVEREIGNS,
 )
 
-# one, two to four, five and more; gender of "один", "два" before it
-_UNITS = {
-    "тыс": ("тысяча", "тысячи", "тысяч", "f"),
-    "млн": ("миллион", "миллиона", "миллионов", "m"),
-    "млрд": ("миллиард", "миллиарда", "миллиардов", "m"),
-    "руб": ("рубль", "рубля", "рублей", "m"),
-    "коп": ("копейка", "копейки", "копеек", "f"),
-    "км/ч": ("километр в час", "километра в час", "километров в час", "m"),
-    "км": ("километр", "километра", "километров", "m"),
-    "см": ("сантиметр", "сантиметра", "сантиметров", "m"),
-    "мм": ("миллиметр", "миллиметра", "миллиметров", "m"),
-    "кг": ("килограмм", "килограмма", "килограммов", "m"),
-    "мг": ("миллиграмм", "миллиграмма", "миллиграммов", "m"),
-    "мл": ("миллилитр", "миллилитра", "миллилитров", "m"),
-    "кв. м": ("квадратный метр", "квадратных метра", "квадратных метров", "m"),
-    "мин": ("минута", "минуты", "минут", "f"),
-    "сек": ("секунда", "секунды", "секунд", "f"),
-    "час": ("час", "часа", "часов", "m"),
-    "стр": ("страница", "страницы", "страниц", "f"),
-    "чел": ("человек", "человека", "человек", "m"),
-    "м": ("метр", "метра", "метров", "m"),
-    "г": ("грамм", "грамма", "граммов", "m"),
-    "л": ("литр", "литра", "литров", "m"),
-    "ч": ("час", "часа", "часов", "m"),
-    "т": ("тонна", "тонны", "тонн", "f"),
-    "%": ("процент", "процента", "процентов", "m"),
-    "°": ("градус", "градуса", "градусов", "m"),
-    "$": ("доллар", "доллара", "долларов", "m"),
-    "€": ("евро", "евро", "евро", "m"),
-    "£": ("фунт", "фунта", "фунтов", "m"),
-    "₽": ("рубль", "рубля", "рублей", "m"),
-}
-_SCALES = {"тыс", "млн", "млрд"}
-_SIGNS = {
-    "%": "процентов", "&": "и", "+": "плюс", "=": "равно", "@": "собака", "#": "номер",
-    "№": "номер", "°": "градусов", "$": "долларов", "€": "евро", "£": "фунтов", "₽": "рублей",
-    "²": "в квадрате", "³": "в кубе",
+_NUMERAL = rf"(?<![A-Za-zА-Яа-яЁё0-9])({roman.PATTERN})(?![A-Za-z0-9])"
+# Ending of an adjective behind a numeral -> grammar: "II мировая".
+_ADJECTIVES = {
+    "ая": ("f", "n"), "ой": ("f", "g"), "ую": ("f", "a"), "ый": ("m", "n"), "ий": ("m", "n"),
+    "ого": ("m", "g"), "ом": ("m", "p"), "ое": ("n", "n"),
 }  # fmt: skip
-
-# Written ending after a hyphen -> grammar of the ordinal.
-_ENDINGS: dict[str, dict[str, object]] = {
-    "ый": {}, "й": {}, "ой": {},
-    "я": {"gender": "f"}, "ая": {"gender": "f"},
-    "е": {"gender": "n"}, "ое": {"gender": "n"},
-    "го": {"case": "g"}, "ого": {"case": "g"},
-    "му": {"case": "d"}, "ому": {"case": "d"},
-    "м": {"case": "p"}, "ом": {"case": "p"}, "ым": {"case": "i"},
-    "ю": {"case": "a", "gender": "f"}, "ую": {"case": "a", "gender": "f"},
-    "х": {"case": "g", "plural": True}, "ых": {"case": "g", "plural": True},
-    "ми": {"case": "i", "plural": True}, "ыми": {"case": "i", "plural": True},
-}  # fmt: skip
-
-_LATIN_PAIRS = {
-    "shch": "щ", "sh": "ш", "ch": "ч", "zh": "ж", "th": "т", "ph": "ф", "ck": "к", "oo": "у",
-    "ee": "и", "ya": "я", "yu": "ю", "yo": "ё", "ts": "ц", "qu": "кв",
-}  # fmt: skip
-_LATIN_LETTERS = dict(zip("abcdefghijklmnopqrstuvwxyz", "абкдефгхижклмнопкрстувв*из", strict=True))
-_LATIN_LETTERS["x"] = "кс"
-
-_NUMBER = r"[0-9]+(?:,[0-9]+)?"
-_YEAR_DIGITS = 4
-_MONTHS_A_YEAR, _DAYS_A_MONTH, _HOURS_A_DAY, _MINUTES = 12, 31, 24, 60
 
 
 def transliterate(letter: str) -> str:
@@ -113,143 +42,131 @@ def transliterate(letter: str) -> str:
 
 def expand(text: str, *, numbers: bool, abbreviations: bool) -> str:
     """Put signs and foreign letters, and if asked for numbers and abbreviations, into words."""
+    text = re.sub(r"° ?([CСF])(?![A-Za-zА-Яа-яЁё])", lambda match: DEGREES[match[1]], text)
+    if numbers:
+        text = _roman(text)
+    if abbreviations:
+        text = _acronyms(text)
     text = re.sub(r"[A-Za-z]+", lambda match: _from_latin(match[0]), text)
     text = re.sub(r"([0-9][.,;:!?]?)(?=[а-яё])", r"\1 ", text, flags=re.IGNORECASE)
     if abbreviations:
         text = _abbreviations(text)
     if numbers:
-        text = re.sub(r"(?<![0-9])[0-9]{1,3}(?: [0-9]{3})+(?![0-9])", _join_groups, text)
-        text = re.sub(r"([$€£₽]) ?([0-9]+(?:,[0-9]+)?)", r"\2 \1", text)
-        text = _dates(text)
-        text = _years(text)
-        text = _times(text)
-        text = _ordinals(text)
-        text = re.sub(r"(?<=[0-9]) ?- ?(?=[0-9])", " - ", text)
-        text = re.sub(r"(?:(?<=^)|(?<= ))-(?=[0-9])", "минус ", text)
+        for rule in (
+            russian_numbers.join_groups,
+            russian_numbers.money,
+            russian_numbers.telephones,
+            russian_numbers.dates,
+            russian_numbers.years,
+            russian_numbers.times,
+            russian_numbers.fractions,
+            russian_numbers.ordinals,
+            russian_numbers.spans,
+        ):
+            text = rule(text)
     if abbreviations:
-        text = _units(text, numbers=numbers)
+        text = russian_numbers.units(text, numbers=numbers)
     if numbers:
-        text = re.sub(_NUMBER, lambda match: f" {_read_number(match[0], 'm')} ", text)
-    return re.sub(r"[%&+=@#№°²³$€£₽]", lambda match: f" {_SIGNS[match[0]]} ", text)
+        text = russian_numbers.rest(text)
+    return re.sub(f"[{re.escape(''.join(SIGNS))}]", lambda match: f" {SIGNS[match[0]]} ", text)
 
 
-def _join_groups(match: re.Match[str]) -> str:
-    return match[0].replace(" ", "")
+def _roman(text: str) -> str:
+    """Numerals of sovereigns, centuries and chapters, which agree with the word beside them."""
+    text = re.sub(  # ХХ is as often written with Russian letters
+        r"(?<![А-Яа-яЁё])[ХX][ХXVI]*(?= (?:век|столети|вв?\.))",
+        lambda match: match[0].replace("Х", "X"),
+        text,
+    )
+    for name, (gender, cases) in DECLENSIONS.items():
+        stems = "|".join(filter(None, (SOVEREIGNS.get(name, ""), NUMBERED.get(name, ""))))
+        endings = "|".join(sorted(cases, key=len, reverse=True))
+        noun = rf"(?<![А-Яа-яЁё])((?i:{stems}))({endings})(?![А-Яа-яЁё])"
+
+        def behind(
+            match: re.Match[str], gender: str = gender, cases: dict[str, str] = cases
+        ) -> str:
+            grammar = (gender, cases[match[2].lower()])
+            return f"{match[1]}{match[2]} {_ordinal(match[3], *grammar)}"
+
+        def before(
+            match: re.Match[str], gender: str = gender, cases: dict[str, str] = cases
+        ) -> str:
+            grammar = (gender, cases[match[4].lower()])
+            first = f"{_ordinal(match[1], *grammar)} - " if match[1] else ""
+            return f"{first}{_ordinal(match[2], *grammar)} {match[3]}{match[4]}"
+
+        text = re.sub(rf"{noun} {_NUMERAL}", behind, text)
+        text = re.sub(rf"(?:{_NUMERAL} ?- ?)?{_NUMERAL} {noun}", before, text)
+    text = re.sub(rf"{_NUMERAL} в\.", _century, text)
+    adjectives = "|".join(sorted(_ADJECTIVES, key=len, reverse=True))
+    return re.sub(
+        rf"{_NUMERAL} ([а-яё]{{3,}})({adjectives})(?![а-яё])",
+        lambda m: f"{_ordinal(m[1], *_ADJECTIVES[m[3]])} {m[2]}{m[3]}",
+        text,
+    )
+
+
+def _ordinal(numeral: str, gender: str, case: str) -> str:
+    return ordinal(str(roman.value(numeral)), LANGUAGE, gender=gender, case=case)
+
+
+def _century(match: re.Match[str]) -> str:
+    inside = re.search(r"(?:^|[^а-яё])(?:в|во) $", match.string[: match.start()], re.IGNORECASE)
+    word, case = ("веке", "p") if inside else ("века", "g")
+    end = "." if match.end() == len(match.string) else ""
+    return f"{_ordinal(match[1], 'm', case)} {word}{end}"
+
+
+def _acronyms(text: str) -> str:
+    """Capitals without a vowel by the names of the letters; not in a text that is all capitals."""
+    if not re.search(r"[а-яё]", text):
+        return text
+    known = "|".join(ACRONYMS)
+
+    def spell(match: re.Match[str]) -> str:
+        return ACRONYMS.get(match[0]) or " ".join(LETTERS[letter] for letter in match[0])
+
+    letters = "".join(LETTERS)
+    return re.sub(rf"(?<![А-Яа-яЁё-])(?:{known}|[{letters}]{{2,6}})(?![А-Яа-яЁё-])", spell, text)
 
 
 def _abbreviations(text: str) -> str:
-    for pattern, words in _PHRASES:
+    for pattern, words in PHRASES:
 
         def say(match: re.Match[str], words: str = words) -> str:
             return words + ("." if match.end() == len(match.string) else " ")
 
         guarded = rf"(?<![а-яёa-z0-9]){pattern}"
         text = re.sub(guarded, say, text, flags=re.IGNORECASE)
-    return text
-
-
-def _year_words(digits: str, case: str) -> str:
-    words = ordinal(digits, LANGUAGE, case=case)
-    return words.removeprefix("одна ") if words.startswith("одна тысяча ") else words
-
-
-def _dates(text: str) -> str:
-    def numeric(match: re.Match[str]) -> str:
-        days, months = int(match[1]), int(match[2])
-        if not (1 <= days <= _DAYS_A_MONTH and 1 <= months <= _MONTHS_A_YEAR):
-            return match[0]
-        day = ordinal(str(days), LANGUAGE, gender="n")
-        return f" {day} {MONTHS[months - 1]} {_year_words(match[3], 'g')} года "
-
+    for short, full in (("г-н", "господин"), ("г-ж", "госпож"), ("д-р", "доктор")):
+        ending = r"([а-яё]{1,2})" if short == "г-ж" else r"([а-яё]{0,2})"
+        text = re.sub(
+            rf"(?<![а-яё0-9-]){short}{ending}(?![а-яё-])", rf"{full}\1", text, flags=re.IGNORECASE
+        )
     text = re.sub(
-        r"(?<![0-9.])([0-9]{1,2})\.([0-9]{2})\.([0-9]{4})(?![0-9])(?: ?г\.| года)?", numeric, text
+        r"(?:(?<=^)|(?<=[^0-9] ))(?:(?<![А-Яа-яЁё])([А-Яа-яЁё]{1,5}) )?г\. ?(?=[А-ЯЁ])",
+        _city,
+        text,
     )
+    names = "|".join(sorted(BEFORE_NUMBERS, key=len, reverse=True))
     return re.sub(
-        rf"(?<![0-9.,])([0-9]{{1,2}}) ({'|'.join(MONTHS)})\b",
-        lambda m: f" {ordinal(str(int(m[1])), LANGUAGE, case='g', gender='n')} {m[2]}",
+        rf"(?<![а-яё])(?:(в|во|на) )?(?<![а-яё0-9])({names})\. ?(?=[0-9])",
+        lambda m: f"{m[1] or ''} {BEFORE_NUMBERS[m[2].lower()][1 if m[1] else 0]} ",
         text,
         flags=re.IGNORECASE,
     )
 
 
-def _years(text: str) -> str:
-    forms = {"год": "n", "года": "g", "году": "p", "годом": "i", "годы": "n"}
-    preposition = re.compile(r"(?:^|[^а-яё])(в|во|о|об|при) $", re.IGNORECASE)
-
-    def with_year(match: re.Match[str]) -> str:
-        word = match[2]
-        if word == "г":
-            word = "году" if preposition.search(match.string[: match.start()]) else "года"
-        end = "." if match[3] and match.end() == len(match.string) else ""
-        return f"{_year_words(match[1], forms[word])} {word}{end}"
-
-    return re.sub(
-        r"(?<![0-9.,])([0-9]{4}) ?(года|году|годом|год|г)(?![а-яё0-9])(\.?)", with_year, text
-    )
+_CITIES = {
+    **dict.fromkeys(("в", "во", "о"), "городе"), **dict.fromkeys(("к", "по"), "городу"),
+    **dict.fromkeys(("из", "от", "до", "около", "у"), "города"),
+}  # fmt: skip
 
 
-def _times(text: str) -> str:
-    def clock(match: re.Match[str]) -> str:
-        hours, minutes = int(match[1]), int(match[2])
-        if hours >= _HOURS_A_DAY or minutes >= _MINUTES:
-            return match[0]
-        said = cardinal(str(hours), LANGUAGE)
-        zero = " ноль" if minutes < 10 else ""
-        return f" {said}{zero} {cardinal(str(minutes), LANGUAGE)} "
-
-    return re.sub(r"(?<![0-9:])([0-9]{1,2}):([0-9]{2})(?![0-9:])", clock, text)
-
-
-def _ordinals(text: str) -> str:
-    endings = "|".join(sorted(_ENDINGS, key=len, reverse=True))
-    return re.sub(
-        rf"([0-9]+)-({endings})(?![а-яё])",
-        lambda match: f" {ordinal(match[1], LANGUAGE, **_ENDINGS[match[2]])} ",
-        text,
-    )
-
-
-def _form(number: str, forms: tuple[str, str, str, str]) -> str:
-    """The form of a noun that follows a number; after a fraction it is the genitive singular."""
-    if "," in number:
-        return forms[1]
-    last, tens = int(number[-1]), int(number[-2:])
-    if last == 1 and tens != 11:
-        return forms[0]
-    if last in (2, 3, 4) and tens not in (12, 13, 14):
-        return forms[1]
-    return forms[2]
-
-
-def _units(text: str, *, numbers: bool) -> str:
-    names = "|".join(re.escape(name) for name in sorted(_UNITS, key=len, reverse=True))
-    pattern = re.compile(rf"({_NUMBER}) ?({names})(?![а-яёА-ЯЁ])(\.?)(?: ?([$€£₽]|руб)\.?)?")
-
-    def measure(match: re.Match[str]) -> str:
-        number, unit, stop, currency = match.groups()
-        if unit == "г" and len(number) == _YEAR_DIGITS:  # a year, where numbers stay digits
-            return f"{number} года"
-        forms = _UNITS[unit]
-        amount = _read_number(number, forms[3]) if numbers else number
-        said = f"{amount} {_form(number, forms)}"
-        if currency and unit in _SCALES:  # "5 млн руб.": thousands and millions of roubles
-            said += f" {_UNITS[currency][2]}"
-        elif currency:
-            said += f" {currency}"
-        abbreviated = stop and unit not in "%°$€£₽"
-        ends = match.end() == len(match.string)
-        return f" {said}{'.' if stop and (ends or not abbreviated) else ' '}"
-
-    return pattern.sub(measure, text)
-
-
-def _read_number(number: str, gender: str) -> str:
-    whole, _, fraction = number.partition(",")
-    if fraction:
-        return decimal(whole, fraction, LANGUAGE)
-    if len(whole) > MAX_WORD_DIGITS:
-        return spell_digits(whole, LANGUAGE)
-    return cardinal(whole, LANGUAGE, gender=gender)
+def _city(match: re.Match[str]) -> str:
+    before = match[1] or ""
+    return f"{before} {_CITIES.get(before.lower(), 'город')} "
 
 
 def _from_latin(word: str) -> str:
@@ -258,7 +175,7 @@ def _from_latin(word: str) -> str:
     while place < len(lower):
         for size in (4, 2, 1):
             piece = lower[place : place + size]
-            letters = (_LATIN_LETTERS if size == 1 else _LATIN_PAIRS).get(piece)
+            letters = (LATIN_LETTERS if size == 1 else LATIN_PAIRS).get(piece)
             if letters is not None and len(piece) == size:
                 said += letters
                 place += size

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from kamerton.config.schema import TextParams
 from kamerton.core.errors import PipelineError
+from kamerton.text.phonemes import IPA
 
 PAD = 0
 EOS = 1
@@ -61,9 +62,14 @@ class SymbolTable:
 
     @classmethod
     def for_params(cls, params: TextParams, texts: Iterable[str]) -> "SymbolTable":
-        """Make the table of the language's alphabet and whatever ``texts`` hold beyond it."""
+        """Make the table of the language's alphabet and whatever ``texts`` hold beyond it.
+
+        Where the voice reads phonemes, the alphabet is the International Phonetic one.
+        """
         digits = not params.expand_numbers
         known = alphabet(params.language, lowercase=params.lowercase, digits=digits) or ()
+        if params.phonemes != "none":
+            known = tuple(PUNCTUATION + IPA)
         return cls(sorted({*known, *set().union(*texts)}))
 
     def __len__(self) -> int:

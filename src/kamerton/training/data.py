@@ -79,7 +79,7 @@ class TrainingData:
     def tensors(self, rows: Sequence[Row]) -> TensorBatch:
         """Any rows as one batch."""
         batch = collate(
-            [self.symbols.encode(row.text) for row in rows],
+            [self.symbols.encode(row.model_text) for row in rows],
             [self._mels[row.id] for row in rows],
             multiple=self._multiple,
         )
@@ -98,4 +98,4 @@ class TrainingData:
 
     def frames_per_symbol(self) -> float:
         """The slowest reading in the training split, counting the end of the text as a symbol."""
-        return max(self._mels.frames(row.id) / (len(row.text) + 1) for row in self._rows)
+        return max(self._mels.frames(row.id) / (len(row.model_text) + 1) for row in self._rows)

@@ -167,7 +167,7 @@ def _free_running(
     forced = model.restore(_forced(model, batch, frames, seed=0).after)
     truth, said = int(batch.frame_lengths[0]), int(spoken.lengths[0])
     example = Example(
-        text=data.spoken[0].text,
+        text=data.spoken[0].model_text,
         attention=spoken.attention[0, : int(steps[0]), : int(batch.symbol_lengths[0])]
         .cpu()
         .numpy(),

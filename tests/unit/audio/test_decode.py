@@ -9,7 +9,8 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kamerton.audio.decode import AudioReadError, ffmpeg_command, open_audio, probe
+from kamerton.audio.decode import AudioReadError, open_audio, probe
+from kamerton.audio.ffmpeg import ffmpeg_command
 from tests.recordings import write_sound
 from tests.speechlike import speechlike
 
@@ -195,6 +196,8 @@ if not data.startswith(b"FAKE"):
 samples = np.frombuffer(data[4:], dtype="<f4").astype(">f4")
 sys.stdout.buffer.write(struct.pack(">4s5I", b".snd", 32, 0xFFFFFFFF, 6, 44100, 2) + bytes(8))
 sys.stdout.buffer.write(samples.tobytes())
+if path.endswith("hole.m4a"):
+    print("[aac @ 0x55] [dec:aac @ 0x66] Error in", path + ": no data\\nmore", file=sys.stderr)
 sys.exit(3 if path.endswith("broken.m4a") else 0)
 """
 
@@ -225,12 +228,20 @@ def test_ffmpeg_failing_halfway_is_damage(tmp_path, wave, fake_ffmpeg):
     path.write_bytes(b"FAKE" + np.stack([wave, wave], axis=1).astype("<f4").tobytes())
     decoded, stream = decode(path)
     assert len(decoded) == len(wave)
-    assert stream.damage == "broken_data: ffmpeg ended with code 3"
+    assert stream.damage == "broken_data: ffmpeg ended with code 3; 1.60 s could be read"
+
+
+def test_what_ffmpeg_complains_of_is_damage_though_it_goes_on(tmp_path, wave, fake_ffmpeg):
+    path = tmp_path / "hole.m4a"
+    path.write_bytes(b"FAKE" + np.stack([wave, wave], axis=1).astype("<f4").tobytes())
+    decoded, stream = decode(path)
+    assert len(decoded) == len(wave)
+    assert stream.damage == "broken_data: Error in hole.m4a: no data"
 
 
 def test_ffmpeg_refusing_too_is_not_audio(tmp_path, fake_ffmpeg):
     with pytest.raises(AudioReadError, match="not_audio: neither libsndfile nor ffmpeg"):
-        decode_bytes(tmp_path, b"something else")
+        decode_bytes(tmp_path, b"\x01\x02something else" * 9)
 
 
 def test_ffmpeg_is_given_a_local_file_and_no_shell(tmp_path):

@@ -9,6 +9,7 @@ from kamerton.cli import doctor, main
 from kamerton.cli.init import make_project
 from kamerton.config.loading import load_params
 from kamerton.core.errors import UsageError
+from tests.clip_folder import make_dataset
 
 
 def test_doctor_never_shows_a_secret(monkeypatch, capsys):
@@ -70,3 +71,17 @@ def test_a_project_is_not_made_in_a_file(tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(UsageError, match="is a file"):
         list(make_project(tmp_path / "file", force=True))
+
+
+def test_check_lists_what_is_wrong_and_ends_with_one(tmp_path, capsys):
+    made = make_dataset(tmp_path, clips=9)
+    assert main.exit_code(["check", str(made), "--deep", "-q"]) == 0
+    assert "valid" in capsys.readouterr().out
+    (made / "metadata.csv").unlink()
+    (made / "train.jsonl").write_text("")
+    assert main.exit_code(["check", str(made), "-q", "--json"]) == 1
+    told = capsys.readouterr()
+    assert json.loads(told.out)["state"] == "damaged"
+    assert len(json.loads(told.out)["problems"]) == 2
+    assert "2 things are wrong" in told.err
+    assert main.exit_code(["check", str(tmp_path / "none")]) == 4

@@ -77,3 +77,28 @@ def test_a_cache_that_cannot_be_written_is_an_error_with_a_hint(tmp_path):
         WorkCache(tmp_path / "file").make("segment", KEY),
     ):
         pass
+
+
+def test_an_entry_that_is_not_whole_can_be_made_again(tmp_path):
+    cache = WorkCache(tmp_path)
+    make(cache, text="half")
+    cache.discard("segment", KEY)
+    cache.discard("segment", KEY)  # another process was faster
+    assert cache.find("segment", KEY) is None
+    make(cache, text="whole")
+    assert (cache.find("segment", KEY) / "result").read_text() == "whole"
+
+
+def test_what_killed_processes_left_is_pruned_too(tmp_path):
+    cache = WorkCache(tmp_path)
+    make(cache)
+    leftover = cache.place("segment", KEY).with_name(f".{OTHER}.partial-elsewhere-7")
+    leftover.mkdir()
+    (leftover / "clips.tar").write_bytes(b"x")
+    assert cache.prune(unused_days=1) == 0
+    assert leftover.exists()
+    old = time.time() - 10 * 86_400
+    os.utime(leftover, (old, old))
+    assert cache.prune(unused_days=1) == 0
+    assert not leftover.exists()
+    assert cache.find("segment", KEY) is not None

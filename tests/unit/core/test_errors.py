@@ -1,4 +1,5 @@
 import inspect
+import pickle
 import re
 from pathlib import Path
 
@@ -36,3 +37,20 @@ def test_messages_name_the_thing():
     assert "data/clips" in error.message
     assert "segment" in error.message
     assert "kamerton[train]" in errors.ToolMissingError("torch", extra="train").hint
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.UsageError("a b.", hint="c"),
+        errors.InputMissingError("x", produced_by="you"),
+        errors.InputMissingError("x", produced_by="segment"),
+        errors.InputCorruptError("x", problem="is odd", hint="c"),
+        errors.ToolMissingError("onnxruntime", hint="c"),
+        errors.StoppedError("later"),
+    ],
+)
+def test_errors_survive_the_way_between_processes(error):
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is type(error)
+    assert (str(again), again.message, again.hint) == (str(error), error.message, error.hint)

@@ -7,22 +7,25 @@ from kamerton.config.schema import AnalyzeParams
 from kamerton.data.analysis import (
     COMPONENTS,
     VoiceMeasures,
+    accent_evidence,
     clip_quality,
     complexity_of,
     dataset_quality,
     measure_voice,
+    measured_share,
     worst_clips,
 )
 from kamerton.data.epoch_rule import Complexity
 from kamerton.data.manifest import Row
 from kamerton.data.measures import (
+    WAVEFORM_SNR_LIMIT_DB,
     ClipMeasures,
     bandwidth_hz,
-    clipped_share,
     measure_clip,
     speech_levels_db,
 )
 from tests.clip_folder import hum
+from tests.speechlike import noise_at, speechlike
 
 RATE_HZ = 22050
 PARAMS = AnalyzeParams()
@@ -56,6 +59,8 @@ def row(number=0, **changed):
 def measures(number=0, *, of=None, **changed):
     values = {
         "row": row(number, **(of or {})),
+        "snr_db": 40.0,
+        "snr_origin": "pauses",
         "clipped_share": 0.0,
         "bandwidth_hz": 11025.0,
         "loudness_lufs": -23.0,
@@ -75,8 +80,8 @@ def test_a_clean_clip_is_perfect():
 @pytest.mark.parametrize(
     ("of", "changed", "component", "value"),
     [
-        ({"snr_db": 25.0}, {}, "noise", 0.5),
-        ({"snr_db": 5.0}, {}, "noise", 0.0),
+        ({}, {"snr_db": 25.0}, "noise", 0.5),
+        ({}, {"snr_db": 5.0}, "noise", 0.0),
         ({}, {"clipped_share": 0.0005}, "clipping", 0.75),
         ({}, {"clipped_share": 0.1}, "clipping", 0.0),
         ({}, {"bandwidth_hz": 3400.0}, "bandwidth", 0.0),
@@ -98,7 +103,7 @@ def test_a_low_rate_is_measured_against_what_it_can_hold():
 
 
 def test_what_was_not_measured_does_not_count():
-    quality = clip_quality(measures(of={"snr_db": None, "avg_logprob": None}, clipped_share=0.01))
+    quality = clip_quality(measures(of={"avg_logprob": None}, snr_db=None, clipped_share=0.01))
     assert quality.components["noise"] is None
     assert quality.score == pytest.approx(0.5), "two components of equal weight, one of them 0"
 
@@ -110,7 +115,7 @@ def test_weights_add_up_to_one():
 def test_the_dataset_is_the_mean_by_duration():
     clips = [
         measures(0, of={"duration_seconds": 9.0}),
-        measures(1, of={"duration_seconds": 1.0, "snr_db": 10.0, "avg_logprob": None}),
+        measures(1, of={"duration_seconds": 1.0, "avg_logprob": None}, snr_db=10.0),
     ]
     quality = dataset_quality(clips)
     assert quality.components["noise"] == pytest.approx(0.9)
@@ -123,7 +128,7 @@ def test_the_dataset_is_the_mean_by_duration():
         st.tuples(
             st.none() | st.floats(-50, 90),
             st.none() | st.floats(-9, 0),
-            st.floats(0, 1),
+            st.none() | st.floats(0, 1),
             st.floats(0, 12000),
             st.floats(0.1, 20),
         ),
@@ -135,7 +140,8 @@ def test_scores_stay_between_0_and_1(values):
     clips = [
         measures(
             number,
-            of={"snr_db": snr, "avg_logprob": logprob, "duration_seconds": seconds},
+            of={"avg_logprob": logprob, "duration_seconds": seconds},
+            snr_db=snr,
             clipped_share=clipped,
             bandwidth_hz=band,
         )
@@ -148,28 +154,9 @@ def test_scores_stay_between_0_and_1(values):
 
 
 def test_the_worst_come_first_and_equals_by_id():
-    clips = [measures(n, of={"snr_db": snr}) for n, snr in enumerate([40.0, 12.0, 20.0, 12.0])]
+    clips = [measures(n, snr_db=snr) for n, snr in enumerate([40.0, 12.0, 20.0, 12.0])]
     assert [clip.row.id for clip, _ in worst_clips(clips, 3)] == ["0001", "0003", "0002"]
     assert worst_clips(clips, 0) == []
-
-
-def test_clipped_samples_are_runs_at_the_peak():
-    wave = np.zeros(1000, np.float32)
-    wave[100:103] = 0.8
-    wave[200:202] = 0.8  # too short a run
-    wave[300:305] = -0.8
-    wave[400:500] = 0.7  # below the peak
-    assert clipped_share(wave, 0.8) == pytest.approx(8 / 1000)
-    assert clipped_share(wave, 1.0) == 0.0, "the peak of another clip of the recording"
-    assert clipped_share(np.zeros(10, np.float32), 0.0) == 0.0
-
-
-def test_a_limiter_is_seen_and_a_gentle_voice_is_not():
-    wave = hum(3.0, rate_hz=RATE_HZ)
-    peak = np.abs(wave).max()
-    assert clipped_share(wave, peak) < 0.002
-    limited = np.clip(wave, -0.4 * peak, 0.4 * peak)
-    assert clipped_share(limited, 0.4 * peak) > 0.01
 
 
 @pytest.mark.parametrize("cutoff_hz", [2000, 4000, 8000])
@@ -195,7 +182,8 @@ def test_pauses_are_left_out_of_the_level():
 
 def test_a_clip_is_measured_whole():
     wave = hum(3.0, pitch_hz=150.0, rate_hz=RATE_HZ)
-    found = measure_clip(row(), wave, float(np.abs(wave).max()))
+    found = measure_clip(row(clipped_share=0.001), wave)
+    assert (found.snr_db, found.snr_origin, found.clipped_share) == (40.0, "pauses", 0.001)
     assert np.median(found.f0_hz) == pytest.approx(150.0, rel=0.02)
     assert found.characters_per_second == pytest.approx(len("one two three") / 3.0, rel=0.35)
     assert -40.0 < found.loudness_lufs < -5.0
@@ -203,7 +191,7 @@ def test_a_clip_is_measured_whole():
 
 
 def test_a_silent_clip_is_measured_too():
-    found = measure_clip(row(), np.zeros(RATE_HZ, np.float32), 0.0)
+    found = measure_clip(row(), np.zeros(RATE_HZ, np.float32))
     assert len(found.f0_hz) == 0
     assert (found.loudness_lufs, found.characters_per_second) == (None, None)
     voice = measure_voice([found])
@@ -261,3 +249,40 @@ def test_limits_and_the_accent_are_parameters():
     lenient = AnalyzeParams(wide_pitch_semitones=20.0, variable_tempo_cv=0.5)
     assert complexity_of(voice, lenient) == Complexity()
     assert complexity_of(CALM, AnalyzeParams(accent=True)) == Complexity(accent=True)
+
+
+def test_without_pauses_the_waveform_tells_the_noise():
+    wave = speechlike(6.0, RATE_HZ, seed=2)
+    noisy = (wave + noise_at(wave, 10.0)).astype(np.float32)
+    found = measure_clip(row(snr_db=None), noisy)
+    assert found.snr_origin == "waveform"
+    assert found.snr_db == pytest.approx(10.0, abs=4.0)
+    clean = measure_clip(row(snr_db=None), wave)
+    assert clean.snr_db <= WAVEFORM_SNR_LIMIT_DB
+
+
+def test_what_was_measured_is_counted_by_duration():
+    clips = [
+        measures(0, of={"duration_seconds": 6.0, "avg_logprob": None}),
+        measures(1, of={"duration_seconds": 3.0}, clipped_share=None),
+        measures(2, of={"duration_seconds": 1.0}, snr_db=None),
+    ]
+    assert measured_share(clips) == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize(
+    ("logprob", "snr_db", "count", "stated", "evidence"),
+    [
+        (-0.2, 40.0, 30, True, "stated"),
+        (-0.8, 40.0, 30, False, "suspected"),
+        (-0.8, 12.0, 30, False, "unknown"),
+        (-0.3, 40.0, 30, False, "unknown"),
+        (-0.8, 40.0, 5, False, "unknown"),
+        (None, 40.0, 30, False, "unknown"),
+    ],
+)
+def test_an_accent_is_stated_suspected_or_unknown(logprob, snr_db, count, stated, evidence):
+    clips = [measures(n, of={"avg_logprob": logprob}, snr_db=snr_db) for n in range(count)]
+    params = AnalyzeParams(accent=stated)
+    assert accent_evidence(clips, params) == evidence
+    assert complexity_of(CALM, params).accent is stated, "a suspicion changes nothing"

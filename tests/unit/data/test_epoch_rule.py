@@ -98,6 +98,12 @@ def test_confidence_follows_its_formula():
     assert recommend(99.0, 1.0, SIMPLE, PARAMS).confidence == pytest.approx(0.98)
 
 
+def test_what_was_not_measured_lowers_the_confidence_and_nothing_else():
+    whole, half = (recommend(8.0, 0.95, SIMPLE, PARAMS, share) for share in (1.0, 0.5))
+    assert half.confidence == pytest.approx(0.5 * whole.confidence, abs=1e-4)
+    assert replace(half, confidence=whole.confidence) == whole
+
+
 HOURS = st.floats(0, 500)
 SCORES = st.floats(0, 1)
 COMPLEXITIES = st.builds(Complexity, *[st.booleans()] * 4)

@@ -1,5 +1,6 @@
 """The cache of mel spectrograms."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,9 +52,39 @@ def test_other_parameters_or_other_data_are_another_cache(dataset: Dataset, tmp_
     assert not np.array_equal(
         MelCache.build(tmp_path / "cache", dataset, narrow)[clip], first[clip]
     )
-    dataset.card["content_sha256"] = "f" * 64
-    MelCache.build(tmp_path / "cache", dataset, AUDIO)
+    other = Dataset.open(write_tiny_dataset(tmp_path / "other", train=5, val=1))
+    MelCache.build(tmp_path / "cache", other, AUDIO)
     assert len(list((tmp_path / "cache").glob("mels-*"))) == 3
+
+
+def test_other_texts_and_splits_of_the_same_sounds_use_the_same_frames(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = MelCache.build(tmp_path / "cache", dataset, AUDIO)
+    changed = tuple(replace(r, id=f"new {r.id}", text="x", split="test") for r in dataset.rows())
+    card = dataset.card | {"content_sha256": "f" * 64}
+    monkeypatch.setattr(Dataset, "audio", lambda *_: pytest.fail("read again"))
+    after = MelCache.build(tmp_path / "cache", Dataset(dataset.path, card, changed), AUDIO)
+    assert len(list((tmp_path / "cache").glob("mels-*"))) == 1
+    for row in dataset.rows():
+        np.testing.assert_array_equal(after[f"new {row.id}"], before[row.id])
+
+
+def test_only_new_sounds_are_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = Dataset.open(write_tiny_dataset(tmp_path / "small", train=4, val=1))
+    large = Dataset.open(write_tiny_dataset(tmp_path / "large", train=6, val=2))
+    alone = MelCache.build(tmp_path / "alone", large, AUDIO)
+    MelCache.build(tmp_path / "cache", small, AUDIO)
+    real, read = Dataset.audio, []
+    monkeypatch.setattr(
+        Dataset, "audio", lambda self, row: read.append(row.audio_sha256) or real(self, row)
+    )
+    grown = MelCache.build(tmp_path / "cache", large, AUDIO)
+    known = {row.audio_sha256 for row in small.rows()}
+    assert sorted(read) == sorted({row.audio_sha256 for row in large.rows()} - known)
+    assert len(read) == 3
+    for row in large.rows():
+        np.testing.assert_array_equal(grown[row.id], alone[row.id])
 
 
 def test_a_build_that_was_cut_off_leaves_nothing(

@@ -16,13 +16,20 @@ from kamerton.data.noise import MAX_SNR_DB
 from kamerton.data.segmentation import (
     analyse_source,
     clip_id,
-    faded,
+    fade,
     segment_source,
 )
 from tests.recordings import bursts, paced, with_noise, write_sound
 
 AUDIO = AudioParams(sample_rate_hz=22_050)
-SENTENCES = SegmentParams(target_seconds=2.5, max_inner_pause_seconds=0.28)
+
+
+def params(**values):
+    """Energy alone, because the network does not take these signals for a voice."""
+    return SegmentParams(detector="energy", **values)
+
+
+SENTENCES = params(target_seconds=2.5, max_inner_pause_seconds=0.28)
 SPANS, SECONDS = paced([2.4, 3.0, 2.1, 2.7, 2.2, 2.9], [0.7, 0.35, 0.6, 1.1, 0.3, 0.45, 0.6])
 
 
@@ -70,7 +77,7 @@ def test_each_sentence_becomes_one_clip_around_it(tmp_path, kind, snr_db, gain_d
 @pytest.mark.parametrize("target", [2.5, 6.0])
 def test_no_cut_inside_a_sentence_in_strong_noise(tmp_path, kind, target):
     wave = with_noise(bursts(SPANS, SECONDS), kind, 10)
-    segment = SegmentParams(target_seconds=target)
+    segment = params(target_seconds=target)
     done, _ = run(tmp_path, wave, 16_000, segment)
     limits = np.array(clip_seconds(done)).ravel()
     for start, end in SPANS:
@@ -177,7 +184,7 @@ def test_an_offset_is_taken_out(tmp_path):
 @pytest.mark.parametrize("snr_db", [10.0, 20.0, 30.0])
 def test_snr_is_measured_in_the_pauses_around(tmp_path, kind, snr_db):
     wave = with_noise(bursts(SPANS, SECONDS), kind, snr_db)
-    done, _ = run(tmp_path, wave, 16_000, SegmentParams(min_snr_db=-20.0))
+    done, _ = run(tmp_path, wave, 16_000, params(min_snr_db=-20.0))
     assert np.median([clip.snr_db for clip in done.clips]) == pytest.approx(snr_db, abs=1.2)
 
 
@@ -188,7 +195,7 @@ def test_digital_silence_has_a_finite_snr(tmp_path):
 
 def test_noisy_clips_are_rejected_and_not_written(tmp_path):
     wave = with_noise(bursts(SPANS, SECONDS), "white", 10)
-    done, folder = run(tmp_path, wave, 16_000, SegmentParams(min_snr_db=20.0))
+    done, folder = run(tmp_path, wave, 16_000, params(min_snr_db=20.0))
     assert done.clips
     assert all("low_snr" in clip.reasons for clip in done.clips)
     assert list(folder.iterdir()) == []
@@ -197,7 +204,7 @@ def test_noisy_clips_are_rejected_and_not_written(tmp_path):
 def test_limits_hold_for_every_clip_to_the_sample(tmp_path):
     rng = np.random.default_rng(3)
     spans, seconds = paced(rng.uniform(0.3, 6.0, 14), rng.uniform(0.2, 0.9, 15))
-    segment = SegmentParams(min_seconds=1.0, target_seconds=3.0, max_seconds=5.0)
+    segment = params(min_seconds=1.0, target_seconds=3.0, max_seconds=5.0)
     done, folder = run(tmp_path, bursts(spans, seconds, 8000), 48_000, segment, name="b.wav")
     for clip in done.clips:
         assert clip.end - clip.start <= 5 * 22_050
@@ -213,7 +220,7 @@ def test_speech_without_pause_is_flagged(tmp_path):
     done, folder = run(tmp_path, wave, 8000)
     assert [clip.forced_cut for clip in done.clips] == [True] * len(done.clips)
     assert not list(folder.iterdir())
-    kept, folder = run(tmp_path, wave, 8000, SegmentParams(keep_forced_cuts=True))
+    kept, folder = run(tmp_path, wave, 8000, params(keep_forced_cuts=True))
     assert all(clip.forced_cut and not clip.reasons for clip in kept.clips)
     assert len(list(folder.iterdir())) == len(kept.clips)
 
@@ -230,13 +237,14 @@ def test_the_same_input_gives_the_same_bytes(tmp_path):
 
 
 def test_silence_noise_and_nothing_have_reasons(tmp_path):
-    for wave in (np.zeros(40_000), np.random.default_rng(0).standard_normal(400_000) * 0.1):
-        with pytest.raises(AudioReadError, match="no_speech"):
+    noise = np.random.default_rng(0).standard_normal(400_000) * 0.1
+    for wave, reason in ((np.zeros(40_000), "silent"), (noise, "no_speech")):
+        with pytest.raises(AudioReadError, match=reason):
             run(tmp_path, wave.astype(np.float32), 16_000)
     with pytest.raises(AudioReadError, match="no_samples"):
         run(tmp_path, np.zeros(0, dtype=np.float32), 16_000)
     for size in (1, 7, 300):
-        with pytest.raises(AudioReadError, match="no_speech"):
+        with pytest.raises(AudioReadError, match="too_short"):
             run(tmp_path, np.zeros(size, dtype=np.float32), 16_000)
 
 
@@ -265,12 +273,11 @@ def test_a_file_that_changes_meanwhile_is_refused(tmp_path):
 
 @given(samples=st.integers(0, 50), length=st.integers(0, 60))
 def test_fades_rise_and_fall_and_leave_the_rest(samples, length):
-    wave = np.ones(length, dtype=np.float32)
-    result = faded(wave, samples)
-    fade = min(samples, length // 2)
-    assert len(result) == length
-    assert (result[fade : length - fade] == 1.0).all()
-    assert (np.diff(result[:fade]) > 0).all()
+    result = np.ones(length, dtype=np.float32)
+    fade(result, samples)
+    ramp = min(samples, length // 2)
+    assert (result[ramp : length - ramp] == 1.0).all()
+    assert (np.diff(result[:ramp]) > 0).all()
     np.testing.assert_array_equal(result, result[::-1])
 
 
@@ -299,7 +306,7 @@ def join_real(folder, rng):
 def test_real_speech_comes_back_whole(tmp_path, real_speech, seed):
     """No cut within a real clip except at a pause that the clean signal shows to be one."""
     wave, spans, rate_hz = join_real(real_speech, np.random.default_rng(seed))
-    segment = SegmentParams(target_seconds=8.0, max_seconds=14.0)
+    segment = params(target_seconds=8.0, max_seconds=14.0)
     done, _ = run(tmp_path, wave, rate_hz, segment)
     assert all(clip.reasons == () for clip in done.clips)
     level = 10 * np.log10(done.analysis.levels.power + 1e-12)
@@ -324,10 +331,94 @@ def test_caution_in_noise_ends_where_a_clip_would_be_too_long(tmp_path):
     """Short pauses are doubted in noise; used all the same when nothing else keeps the limit."""
     spans, seconds = paced([2.8] * 6, [0.8, 0.24, 0.24, 0.24, 0.24, 0.24, 0.8])
     wave = with_noise(bursts(spans, seconds), "pink", 12)
-    segment = SegmentParams(target_seconds=6.0, max_seconds=8.0)
+    segment = params(target_seconds=6.0, max_seconds=8.0)
     done, _ = run(tmp_path, wave, 16_000, segment)
     assert all(clip.reasons == () and not clip.forced_cut for clip in done.clips)
     cuts_at = [(a[1] + b[0]) / 2 for a, b in pairwise(clip_seconds(done))]
     pauses = [(end, start) for (_, end), (start, _) in pairwise(spans)]
     assert all(any(low - 0.1 < cut < high + 0.1 for low, high in pauses) for cut in cuts_at)
     assert len(cuts_at) >= 2
+
+
+def test_channels_in_opposite_phase_are_noticed_and_one_is_used(tmp_path):
+    wave = with_noise(bursts(SPANS, SECONDS, 22_050), "white", 40, 22_050)
+    alone, _ = run(tmp_path, wave, 22_050, name="mono.wav")
+    turned, folder = run(
+        tmp_path / "two", np.stack([0.7 * wave, -wave], axis=1), 22_050, name="stereo.wav"
+    )
+    assert [c.start_sample for c in turned.clips] == [c.start_sample for c in alone.clips]
+    assert turned.analysis.channel == 1
+    assert any(text.startswith("out_of_phase") for text in turned.analysis.warnings)
+    sound = read_audio(folder / f"{turned.clips[0].id}.flac")[0]
+    assert integrated_loudness(sound, 22_050) == pytest.approx(-23.0, abs=2.0)
+
+
+@pytest.mark.parametrize("other", [0.0, 0.4, 1.0])
+def test_channels_that_agree_or_are_silent_are_mixed(tmp_path, other):
+    wave = with_noise(bursts(SPANS[:2], 6.8, 22_050), "white", 40, 22_050)
+    stereo = np.stack([wave, other * wave], axis=1)
+    done, _ = run(tmp_path, stereo, 22_050)
+    assert done.analysis.channel is None
+    assert done.analysis.warnings == ()
+
+
+def test_without_room_on_disk_the_recording_is_decoded_again(tmp_path, monkeypatch):
+    wave = with_noise(bursts(SPANS, SECONDS, 44_100), "pink", 30, 44_100)
+
+    def digests(name):
+        done, folder = run(tmp_path / name, np.stack([wave, -wave], axis=1), 44_100)
+        files = [(folder / f"{clip.id}.flac").read_bytes() for clip in done.clips]
+        return done.clips, files
+
+    kept = digests("one")
+    monkeypatch.setattr("kamerton.audio.store._SPARE_BYTES", 1 << 62)
+    assert digests("two") == kept
+
+
+def test_a_recording_whose_whole_text_is_given_stays_one_clip(tmp_path):
+    wave = with_noise(bursts(SPANS[:3], 9.6, 22_050), "white", 40, 22_050)
+    path = write_sound(tmp_path / "a.wav", wave, 22_050)
+
+    def cut(segment):
+        return segment_source(
+            path, "0" * 64, segment, AUDIO, emit=lambda _clip, _wave: None, whole=True
+        )
+
+    (clip,) = cut(params(max_seconds=12.0)).clips
+    assert clip.reasons == ()
+    assert clip.start_sample / 22_050 == pytest.approx(SPANS[0][0] - 0.1, abs=0.04)
+    assert clip.end_sample / 22_050 == pytest.approx(SPANS[2][1] + 0.1, abs=0.08)
+    assert len(cut(params(max_seconds=6.0)).clips) > 1
+
+
+def test_a_clip_at_which_the_recording_breaks_off_is_rejected(tmp_path):
+    wave = with_noise(bursts(SPANS[:2], 6.8, 22_050), "white", 40, 22_050)
+    path = write_sound(tmp_path / "a.wav", wave, 22_050)
+    size = path.stat().st_size
+    path.write_bytes(path.read_bytes()[: int(size * (SPANS[1][1] - 0.5) / 6.8)])
+    done = segment_source(path, "0" * 64, SENTENCES, AUDIO, emit=lambda _clip, _wave: None)
+    assert [clip.reasons for clip in done.clips] == [(), ("damaged",)]
+
+
+@pytest.mark.parametrize(("before_db", "after_db"), [(45, 18), (18, 45)])
+def test_a_room_that_changes_hides_no_pause(tmp_path, before_db, after_db):
+    spans, seconds = paced([2.2] * 16, [0.7] + [0.5] * 15 + [0.7])
+    wave = bursts(spans, seconds)
+    half = round(sum(spans[8]) / 2 * 16_000)
+    noisy = [with_noise(wave, "white", snr_db) for snr_db in (before_db, after_db)]
+    done, _ = run(tmp_path, np.concatenate([noisy[0][:half], noisy[1][half:]]), 16_000)
+    assert len(done.clips) == len(spans)
+    assert all(clip.reasons == () for clip in done.clips)
+
+
+def test_energy_alone_finds_pauses_in_what_changes_all_the_time(tmp_path):
+    """Sound that comes and goes, 12 dB below the voice: no floor is to be found in it."""
+    spans, seconds = paced([2.6] * 10, [0.7] + [0.6] * 9 + [0.7])
+    voice = bursts(spans, seconds)
+    rng = np.random.default_rng(5)
+    swell = np.repeat(10 ** rng.uniform(-0.6, 0.0, int(seconds / 0.12) + 1), round(0.12 * 16_000))
+    babble = rng.standard_normal(len(voice)) * swell[: len(voice)]
+    level = np.sqrt(np.mean(voice[np.abs(voice) > 1e-4] ** 2) / np.mean(babble**2)) * 10**-0.6
+    done, _ = run(tmp_path, (voice + level * babble).astype(np.float32), 16_000, params())
+    kept = [clip for clip in done.clips if not clip.reasons]
+    assert sum(clip.speech_seconds for clip in kept) > 0.8 * 26

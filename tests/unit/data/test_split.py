@@ -12,13 +12,14 @@ from kamerton.data.split import SplitItem, draw, split_clips
 PARAMS = DatasetParams(block_seconds=30.0, test_fraction=0.2, val_fraction=0.1)
 
 
-def clip(number, source="a.wav", start=None, text=None):
+def clip(number, source="a.wav", start=None, text=None, sound=None):
     return SplitItem(
         id=f"{source}-{number}",
         speaker="s",
         source=source,
         start_seconds=5.0 * number if start is None else start,
         text=text or f"text {source} {number}",
+        sound=sound or f"sound {source} {number}",
     )
 
 
@@ -29,10 +30,30 @@ def corpora(draw_from):
     for source in sources:
         count = draw_from(st.integers(1, 25))
         for number in range(count):
-            text = draw_from(st.sampled_from(["yes", "no", "well then"]) | st.none())
-            items.append(clip(number, source, text=text))
-    assume(len({item.text for item in items}) >= 3)
+            text = draw_from(st.sampled_from(["yes", "Yes!", "no", "well then"]) | st.none())
+            sound = draw_from(st.sampled_from(["bell"]) | st.none())
+            items.append(clip(number, source, text=text, sound=sound))
+    assume(len(set(components(items).values())) >= 3)
     return items
+
+
+def components(items):
+    """Clips connected by words or by sound: id -> name of the lowest id that is reached.
+
+    Labels spread until nothing changes; no union-find, so that it can find fault with one.
+    """
+    label = {item.id: item.id for item in items}
+    links = defaultdict(list)
+    for item in items:
+        links["words", item.words].append(item.id)
+        links["sound", item.sound].append(item.id)
+    while True:
+        before = dict(label)
+        for linked in links.values():
+            lowest = min(label[clip] for clip in linked)
+            label.update(dict.fromkeys(linked, lowest))
+        if label == before:
+            return label
 
 
 @given(corpora(), st.integers(0, 1000))
@@ -43,11 +64,12 @@ def test_every_clip_has_one_split_and_every_split_a_clip(items, seed):
 
 
 @given(corpora())
-def test_no_text_is_in_two_splits(items):
+def test_no_words_and_no_sound_are_in_two_splits(items):
     splits = split_clips(items, PARAMS)
     homes = defaultdict(set)
     for item in items:
-        homes[item.text].add(splits[item.id])
+        homes["words", "".join(filter(str.isalnum, item.text.lower()))].add(splits[item.id])
+        homes["sound", item.sound].add(splits[item.id])
     assert all(len(home) == 1 for home in homes.values())
 
 
@@ -74,6 +96,26 @@ def test_growth_moves_no_clip_that_was_there(seed, added):
     old = split_clips(before, params)
     new = split_clips(before + large([f"new{n}" for n in range(added)]), params)
     assert {item.id: new[item.id] for item in before} == old
+
+
+@settings(max_examples=25)
+@given(corpora(), st.integers(0, 10**6), st.integers(1, 6))
+def test_growth_moves_only_clips_that_it_shares_words_or_sound_with(drawn, seed, added):
+    """Whatever the old clips were: no draw depends on how many there are."""
+    params = PARAMS.model_copy(update={"split_seed": seed})
+    before = [*drawn, *large([f"old{n}" for n in range(12)])]
+    grown = [*before, *large([f"new{n}" for n in range(added)], repeated=True)]
+    old, new = split_clips(before, params), split_clips(grown, params)
+    label = components(grown)
+    touched = {label[item.id] for item in grown if "new" in item.id}
+    assert all(new[item.id] == old[item.id] for item in before if label[item.id] not in touched)
+
+
+def test_a_clip_that_goes_moves_no_other():
+    items = large([f"r{n}" for n in range(12)])
+    whole = split_clips(items, PARAMS)
+    rest = split_clips(items[1::2], PARAMS)
+    assert rest == {item.id: whole[item.id] for item in items[1::2]}
 
 
 def test_blocks_stay_whole():

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 from hypothesis import given, settings
@@ -38,6 +39,56 @@ def test_clips_come_in_order_of_source_and_position(good):
     assert [clip.source for clip in clips] == ["a.wav", "b.wav", "b.wav"]
     assert clips[1].start_sample < clips[2].start_sample
     assert read_clip_file(good.clips_path, clips[0]).startswith(b"fLaC")
+
+
+def changed_row(good, folder, **values):
+    rows = [dict(row) for row in good.clips]
+    rows[0] |= values
+    (folder / "clips.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"file": "../x.tar"}, "outside of the folder"),
+        ({"file": "/etc/passwd"}, "outside of the folder"),
+        ({"file": "audio/../../x.tar"}, "outside of the folder"),
+        ({"file": "clips.jsonl"}, "outside of the folder"),
+        ({"file": "audio/.."}, "outside of the folder"),
+        ({"file": ""}, "outside of the folder"),
+        ({"file": None}, "names no file"),
+        ({"offset_bytes": None}, "not where in it"),
+        ({"pcm_sha256": None}, "not its hashes"),
+        ({"offset_bytes": -1}, "place that no clip can have"),
+        ({"size_bytes": -1}, "place that no clip can have"),
+    ],
+)
+def test_places_that_no_clip_can_have_are_refused(good, tmp_path, values, problem):
+    with pytest.raises(InputCorruptError, match=problem):
+        read_clips(changed_row(good, tmp_path, **values))
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"offset_bytes": 2**50}, "ends before byte"),
+        ({"size_bytes": 2**62}, "ends before byte"),
+        ({"offset_bytes": 0}, "holds something else at byte 0"),
+        ({"audio_sha256": "00"}, "holds something else"),
+        ({"file": "audio/none.tar"}, r"cannot be read \(No such file"),
+        ({"file": "audio/folder"}, r"cannot be read \(Is a directory"),
+    ],
+)
+def test_sound_that_is_not_where_the_table_says_is_an_error(good, tmp_path, values, problem):
+    shutil.copytree(good.clips_path / "audio", tmp_path / "audio")
+    (tmp_path / "audio/folder").mkdir()
+    clips = read_clips(changed_row(good, tmp_path, **values))
+    clip = next(clip for clip in clips if clip.id == good.clips[0]["id"])
+    with pytest.raises(InputCorruptError, match=problem) as caught:
+        read_clip_file(tmp_path, clip)
+    assert clip.id in str(caught.value)
+    assert "kamerton segment" in caught.value.hint
 
 
 def test_transcripts_are_found_by_clip(good):

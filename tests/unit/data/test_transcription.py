@@ -16,8 +16,10 @@ from kamerton.core.errors import (
     ToolMissingError,
 )
 from kamerton.data.filters import judge_recognition
+from kamerton.data.listening import Listener, Sound, listen
+from kamerton.data.recognisers.faster_whisper import _logprob
 from kamerton.data.recognisers.openai_whisper import summarise
-from kamerton.data.transcription import find_model, load_recogniser
+from kamerton.data.transcription import ModelFile, find_model, listening_identity, load_recogniser
 from kamerton.demo.espeak import SAMPLE_RATE_HZ, Utterance, speak_all
 from kamerton.demo.vocabulary import sentences
 from kamerton.metrics.intelligibility import word_errors
@@ -116,6 +118,20 @@ def test_a_folder_without_a_model_says_what_it_lacks(tmp_path):
 
 
 @pytest.mark.parametrize("backend", ["whisper", "faster-whisper"])
+def test_the_identity_names_what_makes_an_answer(tmp_path, backend):
+    package = "whisper" if backend == "whisper" else "ctranslate2"
+    pytest.importorskip(package)
+    given = params(tmp_path / "x.pt", backend=backend, beam_size=3, temperatures=(0.0, 0.5))
+    identity = listening_identity(given, ModelFile("large-v3", None))
+    assert (identity.backend, identity.model) == (backend, "large-v3")
+    assert (identity.beam_size, identity.temperatures) == (3, (0.0, 0.5))
+    assert len(identity.packages) == 2
+    assert identity.device in ("cpu", "gpu")
+    believed = given.model_copy(update={"min_avg_logprob": -0.1, "hallucinations": ()})
+    assert listening_identity(believed, ModelFile("large-v3", None)) == identity
+
+
+@pytest.mark.parametrize("backend", ["whisper", "faster-whisper"])
 def test_an_unknown_name_is_answered_with_the_nearest(backend):
     pytest.importorskip(backend.replace("-", "_"))
     with pytest.raises(ParamsError, match="no Whisper model 'large-v33'") as caught:
@@ -189,10 +205,12 @@ def test_a_sampled_answer_depends_on_the_sound_alone(random_whisper):
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-def test_the_limits_steer_the_temperature_ladder(random_whisper):
-    content = params(random_whisper[False], min_avg_logprob=-99.0, max_compression_ratio=99.0)
-    answer = load_recogniser(content, "en").transcribe([WAVE])[0]
-    assert answer.temperature == 0.0
+def test_what_is_believed_does_not_steer_what_is_heard(random_whisper):
+    loose = params(random_whisper[False], min_avg_logprob=-99.0, max_compression_ratio=99.0)
+    plain = params(random_whisper[False])
+    answers = [load_recogniser(given, "en").transcribe([WAVE]) for given in (loose, plain)]
+    assert answers[0] == answers[1]
+    assert answers[0][0].temperature == 0.4
 
 
 @pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")  # whisper under numpy 2
@@ -212,18 +230,125 @@ def test_beams_are_used_when_asked_for(random_whisper, monkeypatch):
     beams = params(random_whisper[False], temperatures=(0.0,), beam_size=3)
     load_recogniser(beams, "en").transcribe([WAVE])
     assert set(seen) == {3}
+    seen.clear()
+    (answer,) = load_recogniser(beams, "en").decode_windows([WAVE])
+    assert seen == [3]
+    assert all(value < 0.0 for text in answer.texts for value in text.logprobs)
 
 
-def test_language_is_forced_or_detected(random_whisper):
-    forced = load_recogniser(params(random_whisper[True], temperatures=(0.0,)), "ru")
-    assert forced.transcribe([WAVE])[0].language == "ru"
-    detecting = params(random_whisper[True], temperatures=(0.0,), detect_language=True)
-    found = load_recogniser(detecting, "ru").transcribe([WAVE])[0].language
-    model = load_recogniser(detecting, "ru")._model
+def test_a_language_is_forced(random_whisper):
+    recogniser = load_recogniser(params(random_whisper[True], temperatures=(0.0,)), "ru")
+    assert recogniser.transcribe([WAVE])[0].language == "ru"
+    assert recogniser.transcribe([WAVE], "de")[0].language == "de"
+
+
+def test_languages_have_whispers_own_probabilities(random_whisper):
     import whisper
 
+    recogniser = load_recogniser(params(random_whisper[True]), "ru")
+    found = recogniser.language_probabilities(WAVE)
     mel = whisper.log_mel_spectrogram(whisper.pad_or_trim(WAVE))
-    assert found == max(model.detect_language(mel)[1].items(), key=lambda item: item[1])[0]
+    assert found == pytest.approx(recogniser._model.detect_language(mel)[1])
+    assert sum(found.values()) == pytest.approx(1.0, abs=1e-4)
+    english = load_recogniser(params(random_whisper[False]), "en")
+    assert english.language_probabilities(WAVE) == {"en": 1.0}
+
+
+def test_tokens_are_as_probable_as_whisper_found_them_one_by_one(random_whisper):
+    """Against the slow way: each prefix read anew, what may never be said masked."""
+    import torch
+    import whisper
+
+    recogniser = load_recogniser(params(random_whisper[False]), "en")
+    model = recogniser._model
+    mel = whisper.log_mel_spectrogram(whisper.pad_or_trim(WAVE))
+    task = whisper.decoding.DecodingTask(model, whisper.DecodingOptions(language="en", fp16=False))
+    result = task.run(mel[None])[0]
+    assert result.tokens
+    naive = []
+    with torch.no_grad():
+        for length, token in enumerate(result.tokens):
+            prefix = torch.tensor([[*task.initial_tokens, *result.tokens[:length]]])
+            logits = model.decoder(prefix, result.audio_features[None])[0, -1]
+            logits[list(task._get_suppress_tokens())] = -torch.inf
+            naive.append(float(logits.log_softmax(dim=-1)[token]))
+    found = recogniser._logprobs(task, result.tokens, result.audio_features)
+    assert found == pytest.approx(naive, abs=1e-4)
+
+
+def test_babble_is_cut_off(random_whisper):
+    """The few text positions of this model end its answer before it does."""
+    recogniser = load_recogniser(params(random_whisper[False]), "en")
+    (answer,) = recogniser.decode_windows([WAVE])
+    assert not answer.ended
+    assert recogniser.decode_windows([]) == []
+
+
+def test_windows_answer_alike_alone_and_together(random_whisper):
+    recogniser = load_recogniser(params(random_whisper[False]), "en")
+    waves = [WAVE, WAVE[:8000], hum(2.0, seed=4)]
+    together = recogniser.decode_windows(waves)
+    for wave, answer in zip(waves, together, strict=True):
+        (single,) = recogniser.decode_windows([wave])
+        assert [text.text for text in single.texts] == [text.text for text in answer.texts]
+
+
+@pytest.fixture(scope="session")
+def random_ct2(tmp_path_factory):
+    """A CTranslate2 model of random weights, as long-winded as the real ones."""
+    torch = pytest.importorskip("torch")
+    model = pytest.importorskip("whisper.model")
+    pytest.importorskip("faster_whisper")
+    from kamerton.demo.toy_whisper.ct2 import convert
+
+    torch.manual_seed(5)
+    dims = model.ModelDimensions(80, 1500, 16, 2, 1, 51864, 448, 16, 2, 1)
+    made = model.Whisper(dims)
+    torch.nn.init.normal_(made.decoder.positional_embedding, std=0.01)
+    folder = tmp_path_factory.mktemp("random") / "ct2"
+    saved = folder.with_name("random.pt")
+    torch.save({"dims": vars(dims), "model_state_dict": made.state_dict()}, saved)
+    convert(saved, folder)
+    return folder
+
+
+def fast(model, **changed):
+    return load_recogniser(params(model, backend="faster-whisper", threads=1, **changed), "en")
+
+
+def test_a_fast_sampled_answer_depends_on_the_sound_alone(random_ct2):
+    recogniser = fast(random_ct2, temperatures=(1.0,))
+    first = recogniser.transcribe([WAVE])
+    assert recogniser.transcribe([hum(0.5), WAVE])[1:] == first
+    assert fast(random_ct2, temperatures=(1.0,)).transcribe([WAVE]) == first
+
+
+def test_the_fast_ladder_is_climbed_where_the_first_answer_fails(random_ct2):
+    (answer,) = fast(random_ct2).transcribe([WAVE])
+    assert answer.temperature == 0.4
+    (first,) = fast(random_ct2, temperatures=(0.0,)).transcribe([WAVE])
+    assert first.temperature == 0.0
+    assert first.compression_ratio > 2.4, "the same few letters until the end"
+
+
+def test_fast_babble_is_cut_off(random_ct2):
+    (answer,) = fast(random_ct2).decode_windows([WAVE])
+    assert not answer.ended
+    assert sum(len(text.logprobs) for text in answer.texts) <= 224
+    assert fast(random_ct2).decode_windows([]) == []
+    assert fast(random_ct2).language_probabilities(WAVE) == {"en": 1.0}
+
+
+def test_log_probabilities_are_a_softmax_over_what_may_come():
+    torch = pytest.importorskip("torch")
+    logits = np.random.default_rng(0).normal(size=50).astype(np.float32)
+    logits[10:20] = np.finfo(np.float32).min
+    ctranslate2 = pytest.importorskip("ctranslate2")
+    view = ctranslate2.StorageView.from_array(logits)
+    reference = torch.from_numpy(logits).log_softmax(dim=-1)
+    assert [_logprob(view, token) for token in range(10)] == pytest.approx(
+        reference[:10].tolist(), abs=1e-5
+    )
 
 
 def test_an_english_model_refuses_other_languages(random_whisper):
@@ -317,3 +442,42 @@ def test_the_toy_hears_what_was_said(repository, spoken, backend):
     assert word_errors(texts, heard).wer <= 0.15
     assert recogniser.transcribe(waves[3:]) == answers[3:]
     assert all(not judge_recognition(answer, params(toy), "en") for answer in answers)
+
+
+@pytest.mark.parametrize(
+    ("backend", "beam_size"), [("whisper", 1), ("faster-whisper", 1), ("faster-whisper", 2)]
+)
+def test_packed_clips_come_back_each_with_its_words(repository, spoken, backend, beam_size):
+    """Whatever the toy makes of a full window, attribution and redoing leave no word astray."""
+    toy = repository / "assets" / "toy-whisper"
+    if not toy.is_dir():
+        pytest.skip("the toy recogniser is not trained (assets/toy-whisper)")
+    pytest.importorskip(backend.replace("-", "_"))
+    texts, waves = spoken
+    recogniser = load_recogniser(params(toy, backend=backend, beam_size=beam_size), "en")
+    clips = [
+        Sound(str(n), len(wave) / 16000, lambda wave=wave: wave) for n, wave in enumerate(waves)
+    ]
+    heard = listen(clips, Listener(lambda: recogniser, lambda: None), "en")
+    said = [normalise(heard.answers[n].text, "en") for n in range(len(texts))]
+    assert word_errors(texts, said).wer <= 0.15
+    assert heard.windows >= 1
+
+
+def test_both_backends_time_and_weigh_a_window_alike(repository, spoken):
+    toy = repository / "assets" / "toy-whisper"
+    if not toy.is_dir():
+        pytest.skip("the toy recogniser is not trained (assets/toy-whisper)")
+    pytest.importorskip("faster_whisper")
+    pytest.importorskip("whisper")
+    answers = {}
+    for backend, beam_size in (("whisper", 1), ("faster-whisper", 1), ("faster-whisper", 2)):
+        recogniser = load_recogniser(params(toy, backend=backend, beam_size=beam_size), "en")
+        answers[backend, beam_size] = recogniser.decode_windows([spoken[1][0]])[0]
+    reference = answers.pop(("whisper", 1))
+    for other in answers.values():
+        assert [text.text for text in other.texts] == [text.text for text in reference.texts]
+        assert other.ended is reference.ended is True
+        for mine, theirs in zip(other.texts, reference.texts, strict=True):
+            assert mine.start_seconds == pytest.approx(theirs.start_seconds, abs=0.3)
+            assert mine.logprobs == pytest.approx(theirs.logprobs, abs=0.3)

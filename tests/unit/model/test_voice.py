@@ -160,3 +160,23 @@ def test_damaged_files(folder: Path) -> None:
 def test_no_voice_at_all(tmp_path: Path) -> None:
     with pytest.raises(InputMissingError, match="'train' stage"):
         Voice.load(tmp_path / "absent")
+
+
+def test_a_voice_of_phonemes_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The dataset's function makes its symbols, of the normalised text."""
+    asked: list[str] = []
+
+    def spell(lines: list[str], voice: str) -> list[str]:
+        asked.extend(lines)
+        assert voice == "en-us"
+        return ["x" * 3 * len(line) for line in lines]
+
+    monkeypatch.setattr("kamerton.text.phonemes._ask", spell)
+    monkeypatch.setattr("kamerton.text.phonemes._known", {})
+    letters, spoken = TextParams(), TextParams(phonemes="espeak")
+    (plain,) = Voice(network(stops=False), description(text=letters)).read(["Dr. Ab, cd."])
+    (reading,) = Voice(network(stops=False), description(text=spoken)).read(["Dr. Ab, cd."])
+    assert asked == ["doctor ab", "cd"]
+    assert reading.text == plain.text == "doctor ab, cd."
+    assert plain.attention.shape[1] == len("doctor ab, cd.") + 1
+    assert reading.attention.shape[1] == 3 * len("doctor abcd") + len(", .") + 1

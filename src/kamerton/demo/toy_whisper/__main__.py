@@ -35,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sentences", type=int, default=plan.sentences, help="%(default)s")
     parser.add_argument("--threads", type=int, default=plan.threads, help="%(default)s")
     parser.add_argument("--seed", type=int, default=plan.seed, help="%(default)s")
+    parser.add_argument("--initial", type=Path, help="checkpoint or training state to start from")
     parser.add_argument("--examine", type=int, default=200, help="held-out sentences (%(default)s)")
     return parser
 
@@ -42,7 +43,9 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; progress goes to stderr."""
     options = _parser().parse_args(arguments)
-    plan = TrainingPlan(options.minutes, options.sentences, options.threads, options.seed)
+    plan = TrainingPlan(
+        options.minutes, options.sentences, options.threads, options.seed, options.initial
+    )
     work = options.work or options.out.with_name(f"{options.out.name}.work.pt")
     work.parent.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
@@ -74,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         threads=plan.threads,
         seed=plan.seed,
         steps=state.steps,
+        initial=state.initial,
     )
     write_text(options.out / "README.md", card)
     write_text(options.out / CHECKSUMS_FILE, checksums(options.out))

@@ -27,9 +27,10 @@ RATE_HZ: Final = 16000  # of Whisper's input
 FRAMES_PER_SECOND: Final = 100
 WINDOW_FRAMES: Final = 3000
 AUDIO: Final = AudioParams()
+COMMA_SHARE: Final = 0.05  # of the sentences: read with a short pause inside, as in the corpus
 
-_QUIET = 1e-10  # Whisper's floor under the power spectrum
-_DYNAMIC_RANGE = 8.0  # Whisper keeps this many powers of ten below the loudest point
+QUIET: Final = 1e-10  # Whisper's floor under the power spectrum
+DYNAMIC_RANGE: Final = 8.0  # Whisper keeps this many powers of ten below the loudest point
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,21 +39,6 @@ class Sentence:
 
     mel: NDArray[np.float16]
     words: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """What one training step sees.
-
-    ``mel`` (B, 80, F); ``text`` and ``target`` (B, L), target -100 where there is nothing to
-    learn; ``words`` (B, W) CTC targets padded with 0; ``word_counts`` (B,).
-    """
-
-    mel: NDArray[np.float32]
-    text: NDArray[np.int64]
-    target: NDArray[np.int64]
-    words: NDArray[np.int64]
-    word_counts: NDArray[np.int64]
 
 
 def power_mel(wave: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -73,8 +59,8 @@ def power_mel(wave: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def normalised(power: NDArray[np.float32]) -> NDArray[np.float32]:
     """Whisper's input for a mel power spectrum (80, F)."""
-    logarithm = np.log10(np.maximum(power, _QUIET))
-    logarithm = np.maximum(logarithm, logarithm.max() - _DYNAMIC_RANGE)
+    logarithm = np.log10(np.maximum(power, QUIET))
+    logarithm = np.maximum(logarithm, logarithm.max() - DYNAMIC_RANGE)
     return np.asarray((logarithm + 4.0) / 4.0, dtype=np.float32)
 
 
@@ -116,17 +102,23 @@ def read_sentences(count: int, *, seed: int, part: str) -> list[tuple[str, espea
     """``count`` different sentences of ``part``, read with a little variety of tempo and pitch."""
     random = np.random.default_rng(seed)
     stream = vocabulary.sentences(random, part=part, shortest=2)
+    texts = [next(stream) for _ in range(count)]
     items = [
         espeak.Utterance(
-            next(stream),
+            _with_comma(text, random) if random.random() < COMMA_SHARE else text,
             rate_wpm=int(random.integers(138, 166)),
             pitch=int(random.integers(46, 55)),
             pitch_range=int(random.integers(40, 61)),
         )
-        for _ in range(count)
+        for text in texts
     ]
-    spoken = espeak.speak_all(items)
-    return [(item.text, speech) for item, speech in zip(items, spoken, strict=True)]
+    return list(zip(texts, espeak.speak_all(items), strict=True))
+
+
+def _with_comma(text: str, random: np.random.Generator) -> str:
+    words = text.split()
+    at = int(random.integers(1, len(words)))
+    return " ".join(words[:at]) + ", " + " ".join(words[at:])
 
 
 def sentence_bank(count: int, *, seed: int, part: str = "training") -> list[Sentence]:
@@ -152,7 +144,7 @@ def sentence_bank(count: int, *, seed: int, part: str = "training") -> list[Sent
 
 def _sentence(wave: NDArray[np.float32], text: str) -> Sentence:
     power = power_mel(to_whisper_rate(wave, AUDIO.sample_rate_hz))
-    logarithm = np.log10(np.maximum(power, _QUIET)).astype(np.float16)
+    logarithm = np.log10(np.maximum(power, QUIET)).astype(np.float16)
     return Sentence(logarithm, tuple(tokens.encode(text)))
 
 
@@ -170,129 +162,6 @@ def noise_strips(*, seed: int, seconds: float = 60.0) -> list[NDArray[np.float32
     hum = hum / np.std(hum) + 0.1 * white
     strips = [power_mel((w / np.std(w)).astype(np.float32)) for w in (white, pink, hum)]
     return [strip / strip.mean() for strip in strips]
-
-
-class Batches:
-    """Draws training batches for ever; the same seed draws the same ones."""
-
-    def __init__(
-        self, bank: list[Sentence], *, seed: int, noise: list[NDArray[np.float32]] | None = None
-    ) -> None:
-        self._bank = bank
-        self._random = np.random.default_rng(seed)
-        self._noise = noise_strips(seed=seed) if noise is None else noise
-
-    def draw(self, size: int, *, most_sentences: int = 1, frames: int | None = None) -> Batch:
-        """``size`` items of up to ``most_sentences``, in a window of ``frames`` or as they need."""
-        items = [self._item(most_sentences) for _ in range(size)]
-        longest = max(mel.shape[1] for mel, _ in items)
-        slack = int(self._random.integers(0, 40))
-        width = frames or min(WINDOW_FRAMES, longest + slack)
-        width += width % 2
-        return _collate(items, width, self._random)
-
-    def _item(
-        self, most_sentences: int
-    ) -> tuple[NDArray[np.float32], list[tuple[float, float, tuple[int, ...]]]]:
-        """Normalised mel (80, F) and what is said in it: (start, end, words), or nothing."""
-        random = self._random
-        if random.random() < 0.04:
-            return self._silence(), []
-        count = int(random.integers(1, most_sentences + 1))
-        parts: list[NDArray[np.float32]] = [_gap(random.uniform(0.02, 0.5))]
-        start = parts[0].shape[1] / FRAMES_PER_SECOND
-        words: tuple[int, ...] = ()
-        for index in range(count):
-            sentence = self._bank[int(random.integers(len(self._bank)))]
-            if index:
-                parts.append(_gap(random.uniform(0.2, 1.2)))
-            parts.append(np.float32(10.0) ** sentence.mel.astype(np.float32))
-            words += sentence.words
-        end = sum(part.shape[1] for part in parts) / FRAMES_PER_SECOND
-        parts.append(_gap(random.uniform(0.02, 0.5)))
-        power = self._noisy(np.concatenate(parts, axis=1))
-        return normalised(power), [(start, end, words)]
-
-    def _noisy(self, power: NDArray[np.float32]) -> NDArray[np.float32]:
-        random = self._random
-        power = power * np.float32(10.0 ** random.uniform(-2.0, 0.5))
-        if random.random() < 0.3:
-            return power
-        quiet = random.random() < 0.85
-        snr_db = random.uniform(20.0, 50.0) if quiet else random.uniform(10.0, 20.0)
-        level = power.mean() / 10.0 ** (snr_db / 10.0)
-        return power + np.float32(level) * self._strip(power.shape[1])
-
-    def _strip(self, frames: int) -> NDArray[np.float32]:
-        strip = self._noise[int(self._random.integers(len(self._noise)))]
-        at = int(self._random.integers(strip.shape[1] - frames))
-        return strip[:, at : at + frames]
-
-    def _silence(self) -> NDArray[np.float32]:
-        random = self._random
-        frames = int(random.integers(60, 400))
-        level = np.float32(10.0 ** random.uniform(-9.0, -1.0))
-        return normalised(level * self._strip(frames))
-
-
-def _gap(seconds: float) -> NDArray[np.float32]:
-    return np.full((80, max(1, round(seconds * FRAMES_PER_SECOND))), _QUIET, dtype=np.float32)
-
-
-def _collate(
-    items: list[tuple[NDArray[np.float32], list[tuple[float, float, tuple[int, ...]]]]],
-    frames: int,
-    random: np.random.Generator,
-) -> Batch:
-    """Pad the items to one size, and draw for each whether it is written with timestamps.
-
-    What Whisper puts behind a short recording depends on who calls it: `transcribe` pads the
-    spectrogram with zeros, others pad the samples with silence. Both are drawn.
-    """
-    mel = np.zeros((len(items), 80, frames), dtype=np.float32)
-    texts, targets = [], []
-    words: list[tuple[int, ...]] = []
-    for row, (picture, said) in enumerate(items):
-        if random.random() < 0.4:
-            mel[row] = picture.min()
-        shown = min(frames, picture.shape[1])
-        mel[row, :, :shown] = picture[:, :shown]
-        text, target = _written(said, timestamps=random.random() < 0.6)
-        texts.append(text)
-        targets.append(target)
-        words.append(tuple(1 + word for _, _, spoken in said for word in spoken))
-    return Batch(
-        mel,
-        _padded(texts, tokens.EOT),
-        _padded(targets, -100),
-        _padded([list(w) for w in words], 0),
-        np.array([len(w) for w in words], dtype=np.int64),
-    )
-
-
-def _written(
-    said: list[tuple[float, float, tuple[int, ...]]], *, timestamps: bool
-) -> tuple[list[int], list[int]]:
-    """Decoder input and the target after each of its tokens."""
-    body = [] if timestamps else [tokens.NO_TIMESTAMPS]
-    for start, end, words in said:
-        middle = list(words)
-        if timestamps:
-            middle = [tokens.timestamp(start), *middle, tokens.timestamp(end)]
-        body += middle
-    if not said and timestamps:
-        body = [tokens.timestamp(0.0)]
-    target = [*body, tokens.EOT]
-    if not said:  # Whisper's way of saying so: the token after the start is "no speech"
-        target[0] = tokens.NO_SPEECH
-    elif not timestamps:  # the caller, not the network, chooses to leave times out
-        target[0] = -100
-    return [tokens.SOT, *body], target
-
-
-def _padded(rows: list[list[int]], filler: int) -> NDArray[np.int64]:
-    width = max(1, *(len(row) for row in rows))
-    return np.array([row + [filler] * (width - len(row)) for row in rows], dtype=np.int64)
 
 
 def held_out(count: int, *, seed: int) -> Iterator[tuple[str, NDArray[np.float32]]]:

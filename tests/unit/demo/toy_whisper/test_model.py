@@ -4,7 +4,8 @@ import torch
 from numpy.testing import assert_allclose
 
 from kamerton.demo.toy_whisper import tokens, train
-from kamerton.demo.toy_whisper.data import Batches, Sentence, noise_strips
+from kamerton.demo.toy_whisper.batches import Batches, Said
+from kamerton.demo.toy_whisper.data import Sentence, noise_strips
 from kamerton.demo.toy_whisper.export import UNUSED_LOGIT, full_state, save_checkpoint
 from kamerton.demo.toy_whisper.model import CONSTANT_CHANNEL, ToyWhisper, dimensions
 
@@ -17,7 +18,7 @@ def trained(steps: int) -> tuple[ToyWhisper, list[float]]:
         Sentence(random.normal(-3.0, 1.0, (80, 30)).astype(np.float16), words)
         for words in ((1, 2), (3, 4), (5, 6))
     ]
-    batch = Batches(bank, seed=0, noise=noise_strips(seed=0, seconds=6.0)).draw(4)
+    batch = Batches(bank, seed=0, noise=noise_strips(seed=0, seconds=6.0)).alone(4)
     model = ToyWhisper()
     optimizer = train.optimizer_of(model)
     return model.eval(), [train.step(model, optimizer, batch, 2e-3) for _ in range(steps)]
@@ -64,6 +65,97 @@ def test_a_short_window_is_encoded_as_whisper_would(model) -> None:
     mel = torch.randn(1, 80, 3000)
     with torch.no_grad():
         assert_allclose(model.encode(mel), model.whisper.encoder(mel), atol=1e-5)
+
+
+def test_a_piece_knows_its_place_in_the_window(model) -> None:
+    """Through the first layers only: further on it also hears what stands beside it."""
+    encoder = model.whisper.encoder
+    inputs = []
+    handle = encoder.blocks[0].register_forward_pre_hook(
+        lambda _module, given: inputs.append(given[0])
+    )
+    mel = torch.randn(1, 80, 3000)
+    with torch.no_grad():
+        model.encode(mel)
+        model.encode(mel[..., 400:800], torch.tensor([200]))
+    handle.remove()
+    assert_allclose(inputs[1][:, 2:-2], inputs[0][:, 202:398], atol=1e-5)
+
+
+def test_the_attention_is_what_whisper_attends_to(model) -> None:
+    """Whisper's own attention weights, which it gives away without its fused kernel only."""
+    from whisper.model import disable_sdpa
+
+    seen = []
+    listening = model.whisper.decoder.blocks[-1].cross_attn
+    handle = listening.register_forward_hook(lambda _module, _given, output: seen.append(output[1]))
+    with torch.no_grad(), disable_sdpa():
+        model(torch.randn(2, 80, 60), torch.randint(0, 9, (2, 5)))
+        ours = model.attention()
+    handle.remove()
+    heads = ours.shape[1]
+    assert ours.shape == (2, heads, 5, 30)
+    assert_allclose(ours, seen[0].log_softmax(dim=-1)[:, :heads], atol=1e-4)
+
+
+def test_attention_is_missed_by_what_lies_elsewhere() -> None:
+    heard = torch.tensor([[[2.0, 3.0], [-1.0, -1.0]]])
+    share = torch.full((1, 1, 2, 10), 1e-9)
+    share[0, 0, 0, 2:4] = 0.25
+    share[0, 0, 0, 8] = 0.5
+    missed = train.missed_attention(share.log(), heard)
+    assert missed == pytest.approx(np.log(2.0), abs=1e-5)
+    nothing = train.missed_attention(share.log(), torch.full((1, 2, 2), -1.0))
+    assert nothing == 0.0
+
+
+def test_what_is_misheard_stays_a_word_or_a_time_nearby() -> None:
+    random = np.random.default_rng(0)
+    text = random.integers(0, tokens.COMPACT_SIZE, (50, 40))
+    changed = train.misheard(text, random)
+    kinds = [text < tokens.EOT, text >= tokens.FIRST_TIMESTAMP]
+    assert (kinds[0] == (changed < tokens.EOT)).all()
+    assert (np.abs(changed - text)[kinds[1]] <= 1).all()
+    assert (changed == text)[~kinds[0] & ~kinds[1]].all()
+    assert 0.05 < (changed != text).mean() < 0.3
+
+
+def test_words_belong_to_the_sentence_in_whose_time_they_are() -> None:
+    sentences = [Said(0.2, 2.0, (1, 2)), Said(2.8, 5.0, (3,)), Said(5.6, 8.0, (4, 5))]
+    ids = []
+    for start, end, words in (sentences[0], sentences[2]):
+        ids += [tokens.timestamp(start + 0.3), *words, tokens.timestamp(end - 0.2)]
+    wanted = [tokens.decode([1, 2]), "", tokens.decode([4, 5])]
+    assert train.by_time(ids, sentences) == wanted
+    assert train.by_time(ids[:-1], sentences) == wanted  # the last time is missing
+    assert train.by_time([], sentences) == ["", "", ""]
+
+
+def test_training_can_start_from_an_exported_checkpoint(exported, model) -> None:
+    again = ToyWhisper()
+    again.start_from(exported[0])
+    old, new = model.whisper.state_dict(), again.whisper.state_dict()
+    fresh = ToyWhisper().whisper.state_dict()
+    for name in set(old) - {"decoder.token_embedding.weight", "decoder.positional_embedding"}:
+        assert_allclose(new[name], old[name], atol=2e-3, rtol=2e-3)
+    place, token = "decoder.positional_embedding", "decoder.token_embedding.weight"
+    assert_allclose(new[place], fresh[place])
+    first = tokens.FIRST_TIMESTAMP
+    assert_allclose(new[token][:first], old[token][:first], atol=2e-3, rtol=2e-3)
+    assert_allclose(new[token][first:], fresh[token][first:])
+    decoder = again.whisper.decoder
+    assert (decoder.token_embedding.weight[:, CONSTANT_CHANNEL] == 0.0).all()
+
+
+def test_a_time_points_to_its_place_in_the_sound() -> None:
+    """Before any training its vector is most like the encoder's position for that time."""
+    model = ToyWhisper()
+    times = model.whisper.decoder.token_embedding.weight[tokens.FIRST_TIMESTAMP :]
+    nearest = (times @ model.whisper.encoder.positional_embedding.T).argmax(dim=1)
+    wanted = [
+        min(1499, round(tokens.seconds_of(tokens.FIRST_TIMESTAMP + i) * 50)) for i in range(301)
+    ]
+    assert np.abs(nearest.numpy() - np.array(wanted)).max() <= 1
 
 
 def test_unused_tokens_have_one_logit_and_used_ones_the_compact_models(model) -> None:
@@ -152,10 +244,10 @@ def test_the_learning_rate_warms_up_and_ends_near_nothing() -> None:
 
 
 def test_a_training_state_survives_being_saved(model, tmp_path) -> None:
-    state = train.TrainingState(model.state_dict(), 8, 0.5)
+    state = train.TrainingState(model.state_dict(), 8, (0.5, 2.0), "abc")
     state.save(tmp_path / "work.pt")
     again = train.TrainingState.load(tmp_path / "work.pt")
-    assert (again.steps, again.minutes) == (8, 0.5)
+    assert (again.steps, again.minutes, again.initial) == (8, (0.5, 2.0), "abc")
     assert all(torch.equal(value, again.weights[name]) for name, value in state.weights.items())
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from kamerton.core.errors import InputMissingError
+from kamerton.data.windows import join_waves, lay
 from kamerton.demo import assets
 from kamerton.demo.toy_whisper import data
 from kamerton.demo.toy_whisper.evaluate import Material, evaluate, materials
@@ -41,12 +42,40 @@ def test_it_is_small() -> None:
 
 @pytest.mark.parametrize("backend", ["whisper", "faster-whisper"])
 def test_it_hears_the_voice_and_its_copy_synthesis(heard, backend) -> None:
-    outcomes = evaluate(assets.toy_checkpoint(backend), backend, heard)
+    alone = [material for material in heard if not material.packed]
+    outcomes = evaluate(assets.toy_checkpoint(backend), backend, alone)
     wer = {outcome.material: outcome.wer for outcome in outcomes}
     assert wer["originals"] <= 0.15
     assert wer["copy-synthesis"] <= 0.15
     assert wer["degraded synthesis"] <= 0.3
+    assert wer["two in a clip"] <= 0.15
     assert all(outcome.logprob > -0.7 for outcome in outcomes)
+
+
+@pytest.mark.parametrize("backend", ["whisper", "faster-whisper"])
+def test_it_hears_every_clip_of_a_packed_window(heard, backend) -> None:
+    """Within a point of unpacked on the whole corpus; a dozen sentences allow a word or two."""
+    packed = [material for material in heard if material.packed]
+    assert len(packed) == 2
+    for outcome in evaluate(assets.toy_checkpoint(backend), backend, packed):
+        assert outcome.wer <= 0.06
+        assert outcome.doubted is not None
+        assert outcome.doubted <= 0.25
+
+
+def test_timestamps_in_a_packed_window_are_exact_to_tenths_of_a_second(heard) -> None:
+    whisper = pytest.importorskip("whisper")
+    model = whisper.load_model(str(assets.toy_checkpoint("whisper")), device="cpu")
+    waves = [wave for wave in heard[0].waves if len(wave) < 60000][:7]
+    places = lay([len(wave) / data.RATE_HZ for wave in waves])
+    wave = whisper.pad_or_trim(join_waves(waves, data.RATE_HZ))
+    options = whisper.DecodingOptions(language="en", fp16=False)
+    answer = whisper.decode(model, whisper.log_mel_spectrogram(wave), options)
+    first = whisper.tokenizer.get_tokenizer(multilingual=False).timestamp_begin
+    times = [0.02 * (token - first) for token in answer.tokens if token >= first]
+    said = [(place.start_seconds + 0.1, place.end_seconds - 0.1) for place in places]
+    assert len(times) == 2 * len(said)
+    assert np.abs(np.array(times) - np.array(said).ravel()).max() <= 0.3
 
 
 def test_unmodified_whisper_transcribes_with_its_own_defaults(heard) -> None:
