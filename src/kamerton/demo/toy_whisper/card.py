@@ -82,7 +82,9 @@ _TABLE_HEAD: Final = ("| sound | backend | WER | doubted |", "| --- | --- | --- 
 _INITIAL: Final = """
 `OLD.pt` is an earlier toy, which knew the words but heard only one sentence in a window. It stands
 in the history of this repository and has the SHA-256
-`{sha256}`."""
+`{sha256}`.
+The first round of these weights was trained without clips of several sentences that are written
+without timestamps; the script now draws them in every round."""
 
 
 def model_card(

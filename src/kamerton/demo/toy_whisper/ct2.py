@@ -46,10 +46,10 @@ def convert(checkpoint: Path, folder: Path) -> None:
     spec.register_vocabulary(vocabulary)
     spec.config.suppress_ids = _suppressed(tokenizer)
     spec.config.suppress_ids_begin = [*tokenizer.encode(" "), tokenizer.eot]
-    spec.config.lang_ids = [
+    spec.config.lang_ids = sorted(  # the tokenizer lists them in another order every time
         tokenizer.encoding.encode_single_token(f"<|{code}|>")
         for code in tokenizer.all_language_codes
-    ]
+    )
     # Which heads follow the words was never trained for; CTranslate2 wants some all the same.
     last = dims["n_text_layer"] - 1
     spec.config.alignment_heads = [[last, head] for head in range(dims["n_text_head"])]

@@ -263,7 +263,7 @@ def train(
     bank = synthesise(plan, log) if bank is None else bank
     examined = data.sentence_bank(48, seed=plan.seed + 1000, part="corpus")
     model = ToyWhisper()
-    before = _begin(model, plan.initial)
+    before = begin(model, plan.initial)
     settling = SETTLING_STEPS if plan.initial and not before.minutes else 0
     optimizer = optimizer_of(model)
     seed = plan.seed + len(before.minutes)
@@ -295,7 +295,7 @@ def train(
     return final
 
 
-def _begin(model: ToyWhisper, initial: Path | None) -> TrainingState:
+def begin(model: ToyWhisper, initial: Path | None) -> TrainingState:
     """Fill the network from ``initial``; what was done before, without weights."""
     if initial is None:
         return TrainingState({}, 0, ())

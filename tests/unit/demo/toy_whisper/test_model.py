@@ -1,3 +1,5 @@
+import hashlib
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +7,7 @@ from numpy.testing import assert_allclose
 
 from kamerton.demo.toy_whisper import tokens, train
 from kamerton.demo.toy_whisper.batches import Batches, Said
+from kamerton.demo.toy_whisper.card import model_card
 from kamerton.demo.toy_whisper.data import Sentence, noise_strips
 from kamerton.demo.toy_whisper.export import UNUSED_LOGIT, full_state, save_checkpoint
 from kamerton.demo.toy_whisper.model import CONSTANT_CHANNEL, ToyWhisper, dimensions
@@ -249,6 +252,34 @@ def test_a_training_state_survives_being_saved(model, tmp_path) -> None:
     again = train.TrainingState.load(tmp_path / "work.pt")
     assert (again.steps, again.minutes, again.initial) == (8, (0.5, 2.0), "abc")
     assert all(torch.equal(value, again.weights[name]) for name, value in state.weights.items())
+
+
+def test_a_training_state_is_gone_on_from_with_all_its_weights(model, tmp_path) -> None:
+    train.TrainingState(model.state_dict(), 8, (0.5,), "abc").save(tmp_path / "work.pt")
+    again = ToyWhisper()
+    before = train.begin(again, tmp_path / "work.pt")
+    assert (before.steps, before.minutes, before.initial) == (8, (0.5,), "abc")
+    for name, value in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value)
+
+
+def test_a_checkpoint_to_start_from_is_known_by_its_hash(exported) -> None:
+    before = train.begin(ToyWhisper(), exported[0])
+    assert (before.steps, before.minutes) == (0, ())
+    assert before.initial == hashlib.sha256(exported[0].read_bytes()).hexdigest()
+    assert train.begin(ToyWhisper(), None).initial is None
+
+
+def test_the_card_has_a_command_for_every_round() -> None:
+    card = model_card([], minutes=(36.0, 1.5), threads=2, seed=1, steps=12345, initial="ab" * 32)
+    commands = [line for line in card.splitlines() if "--minutes" in line]
+    assert len(commands) == 2
+    assert commands[0].endswith("--minutes 36 --work ROUND1.pt --initial OLD.pt")
+    assert commands[1].endswith("--minutes 1.5 --work ROUND2.pt --initial ROUND1.pt")
+    assert "ab" * 32 in card
+    assert "12 345 steps" in card
+    fresh = model_card([], minutes=(36.0,), threads=2, seed=1, steps=1)
+    assert "OLD.pt" not in fresh
 
 
 @pytest.mark.parametrize("wrong", [{"minutes": 0}, {"sentences": 0}, {"threads": 0}])
