@@ -108,12 +108,15 @@ def run_stage(
     recordings: Path,
     work: Path,
     *,
-    workers: int = 1,
+    workers: int | None = None,
     cache: Path | None = None,
     warm: Path | None = None,
     watch: bool = False,
 ) -> Cost:
-    """Run the stage in a process of its own; ``warm`` is cut before, off the clock."""
+    """Run the stage in a process of its own; ``warm`` is cut before, off the clock.
+
+    Without ``workers`` that process does all the work, and is warm for it.
+    """
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     order = {

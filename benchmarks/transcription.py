@@ -1,6 +1,6 @@
 """Several clips in one window against one window per clip: time, and words.
 
-    python -m benchmarks.transcription [--clips 50] [--repeats 4] [--minutes 6]
+    python -m benchmarks.transcription [--clips 50] [--repeats 4] [--seed 2026] [--minutes 12]
 
 Time is of the whole stage, reading the clips included, on clips of 5 s with weights of the size of
 Whisper tiny as 8-bit integers on one thread. The weights are random and made here, so what they say
@@ -35,6 +35,7 @@ from kamerton.data.shards import TarWriter
 from kamerton.data.transcription import RATE_HZ, Recognition, load_recogniser
 from kamerton.data.windows import GAP_SECONDS
 from kamerton.demo.corpus import make_corpus
+from kamerton.demo.run import CORPUS_MINUTES, CORPUS_SEED
 from kamerton.demo.score import score_files
 from kamerton.demo.toy_whisper.ct2 import convert
 from kamerton.stages import transcribe as stage
@@ -246,10 +247,10 @@ def report_times(spent: dict[str, list[Cost]], clips: int) -> list[str]:
     return [] if holds else ["time"]
 
 
-def compare_words(folder: Path, minutes: float, backend: str) -> list[str]:
+def compare_words(folder: Path, seed: int, minutes: float, backend: str) -> list[str]:
     """Print the word error rates; return what does not hold."""
     note("making a demo corpus")
-    make_corpus(folder / "raw", folder / "truth", seed=11, minutes=minutes)
+    make_corpus(folder / "raw", folder / "truth", seed=seed, minutes=minutes)
     demo = load_params(ROOT / "params.yaml")
     params = demo.with_overrides({"transcribe": {"backend": backend, "model": str(TOY)}})
     note("cutting it")
@@ -292,13 +293,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clips", type=int, default=50, help="clips of 5 s to be timed")
     parser.add_argument("--repeats", type=int, default=4, help="runs of each kind")
-    parser.add_argument("--minutes", type=float, default=6.0, help="of demo corpus")
+    parser.add_argument("--seed", type=int, default=CORPUS_SEED, help="of the demo corpus")
+    parser.add_argument("--minutes", type=float, default=CORPUS_MINUTES, help="of demo corpus")
     parser.add_argument("--backend", default="faster-whisper", help="of the toy recogniser")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         missed = time_packing(folder, options.clips, options.repeats)
-        missed += compare_words(folder, options.minutes, options.backend)
+        missed += compare_words(folder, options.seed, options.minutes, options.backend)
     return 1 if missed else 0
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from kamerton.audio.clipping import ClippingMeter
 from kamerton.audio.ffmpeg import ffmpeg_is_installed, open_ffmpeg
-from kamerton.audio.formats import BLOCK_SAMPLES, AudioFormat, AudioReadError, Opened
+from kamerton.audio.formats import BLOCK_SAMPLES, PASSING, AudioFormat, AudioReadError, Opened
 from kamerton.audio.libsndfile import open_libsndfile
 from kamerton.audio.signatures import HEAD_BYTES, sniff
 
@@ -79,7 +79,7 @@ class AudioStream:
                 self.clipping.feed(mono)
                 yield mono
         except AudioReadError as error:
-            if error.reason == _CHANGED:
+            if error.reason in PASSING:
                 raise
             broken = error
         if self.gaps:
@@ -173,8 +173,11 @@ def _open_otherwise(
     path: Path, refusal: AudioReadError
 ) -> contextlib.AbstractContextManager[Opened]:
     """Try ffmpeg on what libsndfile refuses, unless it is surely no sound."""
-    with path.open("rb") as file:
-        kind = sniff(file.read(HEAD_BYTES))
+    try:
+        with path.open("rb") as file:
+            kind = sniff(file.read(HEAD_BYTES))
+    except OSError as error:
+        raise AudioReadError("not_readable", error.strerror or "") from error
     if kind is not None and not kind.for_ffmpeg:
         raise AudioReadError("not_audio", f"it is {kind.name}") from refusal
     if ffmpeg_is_installed():
@@ -190,7 +193,10 @@ def _while_unchanged(
 ) -> Iterator[Block]:
     """The blocks; a file that was written to meanwhile is no recording yet."""
     yield from blocks
-    now = os.stat(path)
+    try:
+        now = os.stat(path)
+    except OSError as error:
+        raise AudioReadError(_CHANGED, "it is no longer there") from error
     if (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
         raise AudioReadError(_CHANGED, "something is still writing to it; run again when it ends")
 

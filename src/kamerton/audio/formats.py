@@ -12,6 +12,13 @@ if TYPE_CHECKING:
 
     Block: TypeAlias = NDArray[np.float32] | NDArray[np.int16]
 
+# Reasons that say nothing of the bytes: another day the file may be readable.
+PASSING = frozenset(
+    {
+        *("not_found", "broken_link", "not_readable", "not_a_file", "empty_file"),
+        *("changed_while_reading", "decoder_killed"),
+    }
+)
 BLOCK_SAMPLES = 1 << 15  # 0.7 s of mono at 44.1 kHz: fast, and little when a block is lost
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from kamerton.audio.formats import (
     BLOCK_SAMPLES,
+    PASSING,
     AudioFormat,
     AudioReadError,
     Opened,
@@ -36,6 +37,7 @@ _STEP_FRAMES = 1024  # how exactly the end of a gap is sought ...
 _EXACT_STEPS = 64  # ... near its beginning; further on the steps grow
 _GROWING_STEPS = 30
 _MAX_GAPS = 100
+_SYSTEM_ERROR = 2  # of libsndfile: too many open files, a disk that fails
 
 
 @contextlib.contextmanager
@@ -43,7 +45,7 @@ def open_libsndfile(path: Path) -> Iterator[Opened]:
     """Open a file with libsndfile.
 
     Raises:
-        AudioReadError: ``not_audio``, libsndfile does not know it.
+        AudioReadError: ``not_audio``, libsndfile does not know it; ``not_readable``.
     """
     try:
         repair = length_repair(path)
@@ -80,8 +82,17 @@ def _open(path: Path, repair: Repair | None) -> Iterator[Any]:
             with silenced():
                 file = stack.enter_context(soundfile.SoundFile(source))
         except (soundfile.SoundFileError, OSError, ValueError, TypeError) as error:
-            raise AudioReadError("not_audio", decoder_words(error)) from error
+            raise _refusal(error, "not_audio") from error
         yield file
+
+
+def _refusal(error: Exception, reason: str) -> AudioReadError:
+    """What an error says of the file, unless it is the system that failed and not the file."""
+    if isinstance(error, OSError):
+        return AudioReadError("not_readable", error.strerror or "")
+    if getattr(error, "code", None) == _SYSTEM_ERROR:
+        return AudioReadError("not_readable", decoder_words(error))
+    return AudioReadError(reason, decoder_words(error))
 
 
 @dataclass(slots=True)
@@ -104,6 +115,8 @@ class _Reader:
                 try:
                     block = self._read(portion)
                 except AudioReadError as error:
+                    if error.reason in PASSING:
+                        raise
                     yield from self._rescue(error)
                     continue
                 if not len(block):
@@ -124,7 +137,7 @@ class _Reader:
             with silenced() if chatty else contextlib.nullcontext():
                 block: Block = self.file.read(frames, dtype=dtype, always_2d=True)
         except (soundfile.SoundFileError, OSError) as error:
-            raise AudioReadError("broken_data", decoder_words(error)) from error
+            raise _refusal(error, "broken_data") from error
         return block
 
     def _rescue(self, error: AudioReadError) -> Iterator[Block]:

@@ -141,11 +141,15 @@ def _session() -> Any:
     if path is None:
         raise ToolMissingError("silero-vad", hint=INSTALL)
     data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != _SHA256:
+    if not _is_ours(data):
         raise ToolMissingError(f"{PACKAGE} (another version of it is here)", hint=INSTALL)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+def _is_ours(data: bytes) -> bool:
+    return hashlib.sha256(data).hexdigest() == _SHA256
 
 
 def model_path() -> Path | None:
@@ -159,7 +163,9 @@ def model_path() -> Path | None:
 
 
 def choose_detector(wanted: Literal["auto", "neural", "energy"]) -> Detector:
-    """What a parameter means on this machine: ``auto`` is neural where all it needs is installed.
+    """What a parameter means on this machine: ``auto`` is neural where all it needs is here.
+
+    Another version of the network than ours counts as none.
 
     Raises:
         ToolMissingError: neural is asked for and not installed, or not as it should be.
@@ -168,5 +174,6 @@ def choose_detector(wanted: Literal["auto", "neural", "energy"]) -> Detector:
         _session()
     if wanted != "auto":
         return wanted
-    installed = importlib.util.find_spec("onnxruntime") is not None and model_path() is not None
-    return "neural" if installed else "energy"
+    path = model_path()
+    installed = importlib.util.find_spec("onnxruntime") is not None and path is not None
+    return "neural" if installed and path and _is_ours(path.read_bytes()) else "energy"

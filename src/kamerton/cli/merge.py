@@ -7,7 +7,7 @@ import typer
 
 from kamerton.cli.output import print_json, print_pairs
 from kamerton.core.errors import UsageError
-from kamerton.core.files import output_directory, require_new, write_jsonl
+from kamerton.core.files import output_directory, require_apart, require_new, write_jsonl
 
 _CLIPS = Path("data/clips")
 
@@ -67,8 +67,10 @@ def _merge_clips(
     from kamerton.data.tables import AUDIO_FOLDER
     from kamerton.stages.segment import SegmentReport, write_report
 
+    require_apart(output, *parts, inside=False)
     if report is not None:
         require_new(report, force=force)
+        require_apart(report, *parts)
     with output_directory(output, force=force) as folder:
         (folder / AUDIO_FOLDER).mkdir()
         tables = merge_clips(parts, folder)
@@ -92,6 +94,7 @@ def _merge_transcripts(
             hint="merge the clips first, then name that folder: --clips FOLDER",
         )
     require_new(output, force=force)
+    require_apart(output, *parts, clips[0])
     rows = merge_transcripts(parts, clips[0])
     write_jsonl(output, rows)
     if as_json:

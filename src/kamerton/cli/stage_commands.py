@@ -16,7 +16,7 @@ from kamerton.config.loading import load_params
 from kamerton.config.schema import Params
 from kamerton.core.errors import PARTIAL_EXIT_CODE
 from kamerton.core.executor import Executor, parse_executor_input
-from kamerton.core.files import file_lock, sha256_json
+from kamerton.core.files import file_lock, require_apart, sha256_path
 from kamerton.core.process import PARENT_MARKER, end_with_parent
 from kamerton.core.progress import shown_progress
 from kamerton.stages import stage_function
@@ -136,7 +136,7 @@ class StageCall:
     def _lock(self) -> Path:
         """One lock per place written to, outside of it: DVC hashes what is inside."""
         target = self.paths[self.spec.outputs[0].name].absolute()
-        name = f"kamerton-{os.getuid()}-{sha256_json(str(target))[:16]}.lock"
+        name = f"kamerton-{os.getuid()}-{sha256_path(target)[:16]}.lock"
         return Path(tempfile.gettempdir()) / name
 
     def run(self) -> Any:
@@ -146,6 +146,9 @@ class StageCall:
         # A trial writes no port, only its run directory, which has a lock of its own: it must not
         # wait for a training of the same project.
         trial = bool(self.options.get("trial"))
+        inputs = [self.paths[port.name] for port in self.spec.inputs]
+        for port in () if trial else self.spec.outputs:
+            require_apart(self.paths[port.name], *inputs)
         with (
             contextlib.nullcontext() if trial else file_lock(self._lock()),
             shown_progress(self.spec.name, quiet=self.quiet) as progress,

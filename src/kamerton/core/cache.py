@@ -15,7 +15,13 @@ import time
 from typing import TYPE_CHECKING
 
 from kamerton.core.errors import UsageError
-from kamerton.core.files import publish_folder, remove_path, remove_tree, temporary_folder
+from kamerton.core.files import (
+    is_being_written,
+    publish_folder,
+    remove_path,
+    remove_tree,
+    temporary_folder,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +30,7 @@ if TYPE_CHECKING:
 _KEY = re.compile(r"[0-9a-f]{16,128}")
 _KIND = re.compile(r"[a-z][a-z0-9-]*")
 _SECONDS_A_DAY = 86_400.0
+_SECONDS_IN_USE = 3_600.0
 
 
 class WorkCache:
@@ -82,27 +89,38 @@ class WorkCache:
         found: dict[str, tuple[int, int]] = {}
         for place in self._entries():
             count, size = found.get(place.parent.parent.name, (0, 0))
-            more = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
+            more = _size(place)
             found[place.parent.parent.name] = (count + 1, size + more)
         return found
 
     def prune(self, unused_days: float) -> int:
         """Remove entries that were not used for so many days; return how many.
 
-        What killed processes left half-made goes too, once it is as old as that.
+        What killed processes left half-made goes too, once it is as old as that. What was used
+        within the last hour stays: a run that found it may not have linked it yet.
         """
-        limit = time.time() - unused_days * _SECONDS_A_DAY
+        limit = time.time() - max(unused_days * _SECONDS_A_DAY, _SECONDS_IN_USE)
         old = [place for place in self._entries() if _last_used(place) <= limit]
         for place in old:
             with contextlib.suppress(FileNotFoundError):  # another process was faster
                 remove_tree(place)
         for leftover in self.folder.glob("*/??/.*"):
-            if _last_used(leftover) <= limit:
+            if _last_used(leftover) <= limit and not is_being_written(leftover):
                 remove_path(leftover)
         return len(old)
 
     def _entries(self) -> list[Path]:
         return [place for place in sorted(self.folder.glob("*/??/*")) if _KEY.fullmatch(place.name)]
+
+
+def _size(place: Path) -> int:
+    """Bytes below a folder; what others remove meanwhile does not count."""
+    size = 0
+    for folder, _, names in os.walk(place):
+        for name in names:
+            with contextlib.suppress(OSError):
+                size += os.stat(os.path.join(folder, name)).st_size
+    return size
 
 
 def _last_used(place: Path) -> float:

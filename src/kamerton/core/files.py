@@ -45,6 +45,18 @@ def _is_abandoned(leftover: Path) -> bool:
     return int(pid) == os.getpid() or not _is_alive(int(pid))
 
 
+def is_being_written(leftover: Path) -> bool:
+    """Whether a temporary file or folder belongs to another process of this host that runs."""
+    host, _, pid = leftover.name.rpartition(_PARTIAL)[2].removeprefix(_OLD).rpartition("-")
+    ours = host == _owner().rpartition("-")[0] and pid.isdigit()
+    return ours and not _is_abandoned(leftover)
+
+
+def sha256_path(path: Path | str) -> str:
+    """SHA-256 of a path's name, which need not be text."""
+    return hashlib.sha256(os.fsencode(path)).hexdigest()
+
+
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -251,6 +263,27 @@ def require_new(
     """Refuse to overwrite ``path`` unless ``force``."""
     if path.exists() and not force and not (path.is_dir() and not any(path.iterdir())):
         raise UsageError(f"{path} exists already.", hint=hint)
+
+
+def require_apart(output: Path, *inputs: Path, inside: bool = True) -> None:
+    """Refuse an output whose writing would replace an input: that path, or a folder around it.
+
+    ``inside`` False also refuses an output in the folder of an input, where the next run would
+    read it.
+    """
+    target = output.resolve()
+    for given in inputs:
+        source = given.resolve()
+        if source.is_relative_to(target):
+            relation = "is" if source == target else "contains"
+        elif not inside and target.is_relative_to(source):
+            relation = "lies in"
+        else:
+            continue
+        raise UsageError(
+            f"{output}, to be written, {relation} {given}, which is read.",
+            hint="name an output apart from every input, such as a folder beside them",
+        )
 
 
 @contextlib.contextmanager

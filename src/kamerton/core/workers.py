@@ -103,7 +103,10 @@ class _Round:
 
 
 class Workers:
-    """Up to ``count`` processes, started when there is work for them and ended with the block."""
+    """Up to ``count`` processes, started when there is work for them and ended with the block.
+
+    With a count of 0 all is done in this process, which a crash then ends.
+    """
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -133,10 +136,8 @@ class Workers:
                 position to. What it raises ends everything and is raised here.
             tasks: what can be pickled.
             on_tick: told the number of a task and the position that it told.
-
-        With one process, or one task, all is done in this process.
         """
-        if self._count <= 1 or len(tasks) <= 1:
+        if self._count == 0:
             for number, task in enumerate(tasks):
                 yield number, function(task, _Ticker(number, on_tick))
             return

@@ -3,6 +3,7 @@
 Pure functions of what the decoder wrote: they can run again on recorded answers.
 """
 
+import math
 import statistics
 import zlib
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ REDO_REASONS: dict[str, str] = {
     "partly_heard": "the text covers less than half of the clip",
     "broken_text": "a letter was left half written",
     "unsure": "the log probability of its words, or of a few in a row, is low",
+    "odd_confidence": "its log probability is low beside the other clips",
     "repetitive": "its text compresses too well",
     "odd_tempo": "too few or too many characters for its length, or beside the other clips",
 }
@@ -33,8 +35,12 @@ HIGH_COMPRESSION_RATIO = 2.4  # Whisper's own
 SLOWEST, FASTEST = 2.0, 30.0  # characters a second, spaces included
 LEAST_COVERED_SHARE = 0.5
 USUAL_TEMPO = (0.5, 1.6)  # times the median of the recording
-FEWEST_FOR_USUAL_TEMPO = 8
+SAME_TEMPO = 0.1
+SURE_LOGPROB = -0.02
+TUKEY = 1.5
+FEWEST_TO_COMPARE = 8  # clips of a recording
 STRADDLE_SECONDS = 0.3  # decoders are not more exact about when a text ends
+_CERTAIN = 1e-6
 _BROKEN = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -162,12 +168,38 @@ def _has_low_run(texts: Sequence[TimedText]) -> bool:
 
 
 def odd_tempos(tempos: Sequence[float]) -> set[int]:
-    """Positions of tempos far from what is usual in a recording; too few say nothing."""
-    if len(tempos) < FEWEST_FOR_USUAL_TEMPO:
+    """Positions of tempos far from what is usual in a recording; too few say nothing.
+
+    Far is outside of Tukey's fences, as wide as the reader's own tempo varies, but never within a
+    tenth of the median, and always beyond `USUAL_TEMPO`.
+    """
+    if len(tempos) < FEWEST_TO_COMPARE:
         return set()
     middle = statistics.median(tempos)
-    low, high = (share * middle for share in USUAL_TEMPO)
+    low, high = _fences(tempos)
+    low = min(max(low, USUAL_TEMPO[0] * middle), (1.0 - SAME_TEMPO) * middle)
+    high = max(min(high, USUAL_TEMPO[1] * middle), (1.0 + SAME_TEMPO) * middle)
     return {at for at, tempo in enumerate(tempos) if not low <= tempo <= high}
+
+
+def odd_confidences(logprobs: Sequence[float]) -> set[int]:
+    """Positions of mean log probabilities far below what is usual in a recording.
+
+    The fence is drawn on a logarithmic scale, on which they spread evenly; what is nearly certain
+    is never odd.
+    """
+    if len(logprobs) < FEWEST_TO_COMPARE:
+        return set()
+    _, high = _fences([math.log(max(-logprob, _CERTAIN)) for logprob in logprobs])
+    limit = -max(math.exp(high), -SURE_LOGPROB)
+    return {at for at, logprob in enumerate(logprobs) if logprob < limit}
+
+
+def _fences(values: Sequence[float]) -> tuple[float, float]:
+    """Tukey's: the quartiles, and one and a half of the distance between them beyond."""
+    first, _, third = statistics.quantiles(values, n=4, method="inclusive")
+    reach = TUKEY * (third - first)
+    return first - reach, third + reach
 
 
 def compression_ratio(text: str) -> float:

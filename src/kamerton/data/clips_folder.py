@@ -68,6 +68,7 @@ def origin_values(
         "code_sha256": origin.code_sha256,
         "detector": origin.detector,
         "parameters": origin.parameters(),
+        "versions": dict(origin.versions),
         "text_problems": [str(problem) for problem in problems],
     }
 
@@ -127,11 +128,12 @@ def in_order(texts: Iterable[GivenText]) -> list[GivenText]:
     Lines of one recording's own file keep their order; only tables speak of many recordings.
     """
 
-    def place(text: GivenText) -> tuple[str, int]:
+    def place(text: GivenText) -> tuple[str, int, str, str, str]:
         file, _, line = text.where.rpartition(":")
+        rest = (text.source or "", text.kind, text.id or "")
         if not file or not line.isdecimal():
-            return text.where, 0
-        return file, int(line) if text.kind in ("correction", "metadata") else 0
+            return text.where, 0, *rest
+        return file, int(line) if text.kind in ("correction", "metadata") else 0, *rest
 
     return sorted(texts, key=place)
 
@@ -147,5 +149,9 @@ def place_tar(tar: Path, folder: Path, sha256: str) -> None:
         raise InputCorruptError(target, problem="is there already", hint="report this as a bug")
     try:
         os.link(tar, target)
+    except FileNotFoundError as error:
+        raise InputCorruptError(
+            tar, problem="vanished while it was used", hint="run the same command again"
+        ) from error
     except OSError:  # another file system, or one without links
         shutil.copyfile(tar, target)

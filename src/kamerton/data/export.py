@@ -13,7 +13,7 @@ import numpy as np
 from kamerton.audio.files import encode_flac, encode_wav
 from kamerton.audio.resample import resample
 from kamerton.core.errors import InputEmptyError, UsageError
-from kamerton.core.files import output_directory, require_new, write_text
+from kamerton.core.files import output_directory, require_apart, require_new, write_text
 from kamerton.core.progress import Progress, silent
 from kamerton.data.manifest import SPLITS, Dataset, Row, Split, ljspeech_line
 
@@ -75,13 +75,13 @@ def export_dataset(
     """Write the clips of ``dataset`` to the new folder ``output``, which appears whole or not.
 
     Raises:
-        UsageError: ``output`` exists, lies in the dataset, or the rate is none that sound has.
+        UsageError: ``output`` exists, lies in or around the dataset, or the rate is none that sound
+            has.
         InputMissingError, InputCorruptError: there is no dataset, or a clip of it is damaged.
         InputEmptyError: the splits asked for hold nothing.
     """
     require_new(output, force=force)
-    if output.resolve().is_relative_to(dataset.resolve()):
-        raise UsageError(f"{output} lies in the dataset.", hint="name a folder outside of it")
+    require_apart(output, dataset, inside=False)
     if wish.rate_hz is not None and not LOWEST_RATE_HZ <= wish.rate_hz <= HIGHEST_RATE_HZ:
         raise UsageError(
             f"{wish.rate_hz} Hz is no rate for a voice.",
@@ -239,7 +239,8 @@ def _readme(card: Mapping[str, Any], exported: Exported, rows: Sequence[Row], wi
     ]
     head = []
     if wish.format == "hf-audiofolder":
-        name = json.dumps(card["name"])
-        head = ["---", f"pretty_name: {name}", f"language:\n- {card['language']}",
+        # Quoted: to YAML the bare code of Norwegian, no, is false.
+        name, language = json.dumps(card["name"]), json.dumps(card["language"])
+        head = ["---", f"pretty_name: {name}", f"language:\n- {language}",
                 "task_categories:\n- text-to-speech", "---", ""]  # fmt: skip
     return "\n".join([*head, *lines]) + "\n"

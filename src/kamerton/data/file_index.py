@@ -15,13 +15,13 @@ from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from kamerton.core.errors import PipelineError
-from kamerton.core.files import read_json, sha256_json, write_text
+from kamerton.core.files import read_json, sha256_path, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 _RACY_NANOSECONDS = 2_000_000_000  # the coarsest time of a file system in use is that of FAT
 _NAME_DIGITS = 16
 
@@ -50,13 +50,15 @@ class FileState:
 class KnownFile:
     """A file that was read: its state then, the hash of its bytes, and the seconds it claims.
 
-    ``looked_ns`` is when its state was taken, before it was read.
+    ``looked_ns`` is when its state was taken, before it was read; ``for_ffmpeg`` whether libsndfile
+    could not open it.
     """
 
     state: FileState
     looked_ns: int
     sha256: str
     seconds: float
+    for_ffmpeg: bool = False
 
     @property
     def is_certain(self) -> bool:
@@ -78,7 +80,7 @@ class FileIndex:
     """
 
     def __init__(self, cache: Path | None, folder: Path) -> None:
-        place = sha256_json(os.fsdecode(os.path.realpath(folder)))[:_NAME_DIGITS]
+        place = sha256_path(os.path.realpath(folder))[:_NAME_DIGITS]
         self._path = None if cache is None else cache / "files" / f"{place}.json"
         self._known = self._read()
         self._new: dict[str, KnownFile] = {}
@@ -101,7 +103,7 @@ class FileIndex:
         # What others have learnt since comes first, ours is newer where both have it.
         merged = self._read() | certain
         rows = {
-            name: [*astuple(known.state), known.looked_ns, known.sha256, known.seconds]
+            name: [*astuple(known.state), *astuple(known)[1:]]
             for name, known in sorted(merged.items())
             if name not in gone
         }
@@ -126,9 +128,9 @@ class FileIndex:
 
 
 def _known(row: list[Any]) -> KnownFile:
-    size, modified, changed, inode, looked, digest, seconds = row
+    size, modified, changed, inode, looked, digest, seconds, for_ffmpeg = row
     state = FileState(int(size), int(modified), int(changed), int(inode))
-    return KnownFile(state, int(looked), str(digest), float(seconds))
+    return KnownFile(state, int(looked), str(digest), float(seconds), bool(for_ffmpeg))
 
 
 def _json(value: object) -> str:

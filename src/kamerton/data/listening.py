@@ -7,7 +7,7 @@ Finished windows and clips go into the work cache one by one: a kill loses the o
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from kamerton.data.attribution import (
     TimedText,
     WindowAnswer,
     attribute,
+    odd_confidences,
     odd_tempos,
 )
 from kamerton.data.transcription import (
@@ -31,10 +32,12 @@ from kamerton.data.transcription import (
 )
 from kamerton.data.windows import WINDOW_SECONDS, Place, join_waves, lay, pack
 
-# Attribution and the filters are not among them: they run again on every answer.
+# The filters are not among them: they run again on every answer. Attribution does too, but its
+# types are what is kept.
 LISTENING_CODE = (
     "data/recognisers",
     "data/transcription.py",
+    "data/attribution.py",
     "data/windows.py",
     "data/listening.py",
     "audio/resample.py",
@@ -47,6 +50,9 @@ _PACKED_ROUNDS = 2
 _FEWEST_TO_PACK_AGAIN = 2
 # Faults of a window rather than of a clip: with other neighbours the clip may well be heard.
 _WORTH_ANOTHER_WINDOW = {"straddles", "stray", "no_text", "not_reached", "cut_off", "partly_heard"}
+
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +101,11 @@ class Listener:
         """
         missing = []
         for number, group in enumerate(groups):
-            known = self._find(_WINDOWS, group, language)
+            known = self._find(_WINDOWS, group, language, _window_from)
             if known is None:
                 missing.append(number)
             else:
-                yield number, *_window_from(known)
+                yield number, *known
         at_once = self.recogniser.windows_at_once if missing else 1
         for start in range(0, len(missing), at_once):
             batch = missing[start : start + at_once]
@@ -127,16 +133,16 @@ class Listener:
 
     def alone(self, sound: Sound, language: str) -> Recognition:
         """One clip on its own, with the whole ladder of temperatures."""
-        known = self._find(_CLIPS, [sound], language)
+        known = self._find(_CLIPS, [sound], language, _recognition_from)
         if known is not None:
-            return Recognition(**known)
+            return known
         answer = self.recogniser.transcribe([sound.read()], language)[0]
         self._keep(_CLIPS, [sound], language, asdict(answer))
         return answer
 
     def languages(self, group: Sequence[Sound]) -> Mapping[str, float]:
         """How probable each language is in one window of sounds."""
-        known = self._find(_LANGUAGES, group, "")
+        known = self._find(_LANGUAGES, group, "", _languages_from)
         if known is None:
             wave = join_waves([sound.read() for sound in group], RATE_HZ)
             known = dict(self.recogniser.language_probabilities(wave))
@@ -149,7 +155,13 @@ class Listener:
         keys = [sound.key for sound in group]
         return sha256_json([kind, keys, language, self._made_by])
 
-    def _find(self, kind: str, group: Sequence[Sound], language: str) -> dict[str, Any] | None:
+    def _find(
+        self,
+        kind: str,
+        group: Sequence[Sound],
+        language: str,
+        parse: Callable[[Mapping[str, Any]], Answer],
+    ) -> Answer | None:
         if self.cache is None:
             return None
         key = self._key(kind, group, language)
@@ -157,11 +169,10 @@ class Listener:
         if entry is None:
             return None
         try:
-            known: dict[str, Any] = json.loads((entry / _ENTRY).read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # a disk was full, or somebody wrote to it
-            self.cache.discard(kind, key)
+            return parse(json.loads((entry / _ENTRY).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            self.cache.discard(kind, key)  # a disk was full, or somebody wrote to it
             return None
-        return known
 
     def _keep(
         self, kind: str, group: Sequence[Sound], language: str, row: Mapping[str, Any]
@@ -195,11 +206,13 @@ def listen(
 ) -> Heard:
     """Answers for the clips of one recording whose positions are ``needed`` (None is all).
 
-    ``sounds`` are all of them, in order: windows are made of all, so that they stay the same, and
-    remembered, when a person writes down one by hand. ``on_heard`` is called with the seconds of
-    each needed clip when its answer is there.
+    ``sounds`` are all of them, in order: windows are made and heard of all, and the usual tempo is
+    that of all, so that no answer changes when a person writes down another clip by hand.
+    ``on_heard`` is called with the seconds of each needed clip when its answer is there.
     """
     wanted = set(range(len(sounds)) if needed is None else needed)
+    if not wanted:
+        return Heard({}, 0)
     hearing = _Hearing(sounds, listener, language, wanted, on_heard)
     if packed:
         hearing.hear_packed()
@@ -210,7 +223,11 @@ def listen(
 
 @dataclass(slots=True)
 class _Hearing:
-    """The answers so far; ``doubts`` says why a clip's last packed answer was not taken."""
+    """The answers so far; ``doubts`` says why a clip's last packed answer was not taken.
+
+    ``tempos`` are characters a second of every packed answer, also of clips not wanted, and
+    ``logprobs`` how sure it was.
+    """
 
     sounds: Sequence[Sound]
     listener: Listener
@@ -219,13 +236,15 @@ class _Hearing:
     on_heard: Callable[[float], None]
     answers: dict[int, Recognition] = field(default_factory=dict)
     doubts: dict[int, str] = field(default_factory=dict)
+    tempos: dict[int, float] = field(default_factory=dict)
+    logprobs: dict[int, float] = field(default_factory=dict)
     windows: int = 0
 
     def hear_packed(self) -> None:
         """All clips in shared windows, then some of those that were not answered well."""
         groups = pack([sound.seconds for sound in self.sounds])
         for _ in range(_PACKED_ROUNDS):
-            groups = [group for group in groups if len(group) > 1 and self.wanted & set(group)]
+            groups = [group for group in groups if len(group) > 1]
             self.windows += len(groups)
             members = [[self.sounds[index] for index in group] for group in groups]
             again: list[tuple[int, int]] = []
@@ -239,7 +258,10 @@ class _Hearing:
         for index, share in zip(group, shares, strict=True):
             if share.redo is not None:
                 self.doubts[index] = share.redo
-            elif index in self.wanted:
+                continue
+            self.tempos[index] = len(share.text) / max(self.sounds[index].seconds, 1e-9)
+            self.logprobs[index] = share.avg_logprob or 0.0
+            if index in self.wanted:
                 made = _packed_answer(share, answer, self.language)
                 self.answers[index] = replace(made, redo=self.doubts.get(index))
                 self.on_heard(self.sounds[index].seconds)
@@ -251,12 +273,13 @@ class _Hearing:
             self.on_heard(self.sounds[index].seconds)
 
     def hear_odd_ones(self) -> None:
-        """Packed answers too short or too long beside the others: words of neighbours, or lost."""
-        order = sorted(self.answers)
-        tempos = [len(self.answers[at].text) / max(self.sounds[at].seconds, 1e-9) for at in order]
-        for index in (order[at] for at in sorted(odd_tempos(tempos))):
-            if self.answers[index].way == PACKED:
-                self._hear_alone(index, "odd_tempo")
+        """Packed answers unlike the others: words of neighbours, words lost, or words guessed."""
+        order = sorted(self.tempos)
+        odd = dict.fromkeys(odd_confidences([self.logprobs[at] for at in order]), "odd_confidence")
+        odd |= dict.fromkeys(odd_tempos([self.tempos[at] for at in order]), "odd_tempo")
+        for position in sorted(odd):
+            if (index := order[position]) in self.wanted:
+                self._hear_alone(index, odd[position])
 
     def _hear_alone(self, index: int, redo: str | None) -> None:
         alone = self.listener.alone(self.sounds[index], self.language)
@@ -310,3 +333,13 @@ def _window_from(row: Mapping[str, Any]) -> tuple[tuple[Place, ...], WindowAnswe
     )
     places = tuple(Place(**place) for place in row["places"])
     return places, WindowAnswer(texts, row["no_speech_prob"], row["ended"])
+
+
+def _recognition_from(row: Mapping[str, Any]) -> Recognition:
+    if not isinstance(row["text"], str):
+        raise TypeError("text")
+    return Recognition(**row)
+
+
+def _languages_from(row: Mapping[str, Any]) -> dict[str, float]:
+    return {code: float(probability) for code, probability in row.items()}

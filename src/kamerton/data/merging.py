@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _REMAKE = "cut that part again: `kamerton segment --shard I/N --force`"
 _SOURCE_KINDS: Mapping[str, tuple[type, ...]] = {
     "source": (str,),
@@ -94,6 +96,11 @@ def _read(part: Path) -> ClipsFolder:
                 problem = f"{column} is {row.get(column)!r:.80}"
                 where = f"{part / SOURCES_FILE}:{number}"
                 raise InputCorruptError(where, problem=problem, hint=_REMAKE)
+        digest = row["source_sha256"]
+        if digest is not None and not _SHA256.fullmatch(digest):  # files are named by it
+            where = f"{part / SOURCES_FILE}:{number}"
+            problem = f"source_sha256 is {digest!r:.80}"
+            raise InputCorruptError(where, problem=problem, hint=_REMAKE)
     return tables
 
 
@@ -122,9 +129,10 @@ def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterable[s
     for name in one.keys() | other.keys():
         mine, theirs = one.get(name), other.get(name)
         if isinstance(mine, dict) and isinstance(theirs, dict):
-            yield from (f"segment.{inner}" for inner in _differences(mine, theirs))
+            outer = "segment" if name == "parameters" else name
+            yield from (f"{outer}.{inner}" for inner in _differences(mine, theirs))
         elif mine != theirs:
-            yield f"{name} ({mine!s:.20} and {theirs!s:.20})"
+            yield f"{name} ({mine!s:.40} and {theirs!s:.40})"
 
 
 def _require_all(shares: Iterable[str]) -> None:

@@ -12,13 +12,20 @@ from numpy.typing import NDArray
 
 from kamerton.config.schema import TranscribeParams, is_local_path
 from kamerton.core.errors import InputEmptyError, InputMissingError, ParamsError
-from kamerton.core.files import sha256_file
+from kamerton.core.files import sha256_file, sha256_json
 from kamerton.data.attribution import WindowAnswer
 
 RATE_HZ = 16000  # what Whisper listens at
 HASH_DIGITS = 12
 PACKED, ALONE = "packed", "alone"  # ways to hear a clip
 MODEL_BINARY = "model.bin"  # the weights in a folder that CTranslate2 reads
+_MODEL_FILES = (  # and what else changes what it writes
+    MODEL_BINARY,
+    "config.json",
+    "preprocessor_config.json",
+    "tokenizer.json",
+    "vocabulary.*",
+)
 
 # Whisper's own limits for trying the next temperature. What is believed in the end is for the
 # filters to say, whose limits may change without anything being heard again.
@@ -107,6 +114,14 @@ class ModelFile:
         weights = self.path / MODEL_BINARY if self.path.is_dir() else self.path
         return sha256_file(weights)[:HASH_DIGITS]
 
+    @property
+    def content(self) -> str:
+        """As ``identity``, but of everything in the folder of a model that an answer depends on."""
+        if self.path is None or not self.path.is_dir():
+            return self.identity
+        files = {file for name in _MODEL_FILES for file in self.path.glob(name) if file.is_file()}
+        return sha256_json({file.name: sha256_file(file) for file in files})[:HASH_DIGITS]
+
 
 @dataclass(frozen=True, slots=True)
 class ListeningIdentity:
@@ -134,7 +149,7 @@ def listening_identity(params: TranscribeParams, model: ModelFile) -> ListeningI
     device = "gpu" if on_gpu() else "cpu"
     return ListeningIdentity(
         params.backend,
-        model.identity,
+        model.content,
         tuple(f"{name} {importlib.metadata.version(name)}" for name in packages),
         device,
         params.beam_size,

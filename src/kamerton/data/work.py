@@ -1,8 +1,8 @@
 """The work on one recording: look at it, cut it, keep the result where the next run finds it.
 
-A result depends on the recording's bytes, the parameters and our code, and on nothing else: not on
-its name, not on other recordings. It is a folder with ``result.json`` and, unless every clip was
-rejected, ``clips.tar``.
+A result depends on the recording's bytes, the parameters, our code and the versions of what it
+calls, and on nothing else: not on its name, not on other recordings. It is a folder with
+``result.json`` and, unless every clip was rejected, ``clips.tar``.
 """
 
 from __future__ import annotations
@@ -11,18 +11,20 @@ import contextlib
 import hashlib
 import json
 import math
-import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kamerton.audio.activity import FRAMES_PER_SECOND
 from kamerton.audio.decode import AudioReadError, probe
+from kamerton.audio.ffmpeg import ffmpeg_version
 from kamerton.audio.files import encode_flac, to_int16
+from kamerton.audio.formats import PASSING
 from kamerton.audio.silero import choose_detector
 from kamerton.core.cache import WorkCache
 from kamerton.core.code import code_digest
+from kamerton.core.environment import package_versions
 from kamerton.core.errors import PipelineError
-from kamerton.core.files import read_json, sha256_file, sha256_json, write_text
+from kamerton.core.files import read_json, remove_path, sha256_file, sha256_json, write_text
 from kamerton.data.file_index import FileState, KnownFile, now_ns
 from kamerton.data.segmentation import Clip, SegmentedSource, Tick, segment_source
 from kamerton.data.shards import TarWriter
@@ -44,12 +46,12 @@ CODE = (
     *("data/segmentation.py", "data/shards.py", "data/source_view.py", "data/work.py"),
 )
 PASSES = 2  # each second of a recording is listened to, then cut: it counts twice as work
+_FFMPEG = "ffmpeg"
 RESULT_FILE, TAR_FILE = "result.json", "clips.tar"
 _READ_ONLY = 0o444  # a kept file may be linked into many folders, and is the same in all
-# Reasons that say nothing of the bytes: another day the file may be readable. Those of
-# `_UNSEEN` are found before the bytes are looked at.
-_UNSEEN = frozenset({"not_found", "broken_link", "not_readable", "not_a_file", "empty_file"})
-_PASSING = _UNSEEN | {"changed_while_reading"}
+# What may change samples or cuts, besides our own code; the detector has packages of its own.
+_PACKAGES = ("numpy", "scipy", "soundfile", "soxr")
+_NEURAL_PACKAGES = ("onnxruntime", "silero-vad")
 
 _PLACE = ("offset_bytes", "size_bytes", "audio_sha256", "pcm_sha256")
 
@@ -72,11 +74,13 @@ def look_at(path: Path, _tick: Tick) -> KnownFile | Refusal:
         try:
             header = probe(path)  # first, so that a pipe or a device is refused and not read
             seconds = (header.declared_frames or 0) / header.rate_hz
+            for_ffmpeg = header.container == "FFMPEG"
         except AudioReadError as error:
-            if error.reason in _UNSEEN:
+            if error.reason in PASSING:
                 return Refusal(error.reason, error.detail)
+            for_ffmpeg = True
         looked, state = now_ns(), FileState.of(path)
-        known = KnownFile(state, looked, sha256_file(path), seconds)
+        known = KnownFile(state, looked, sha256_file(path), seconds, for_ffmpeg)
         if FileState.of(path) != state:
             return Refusal("changed_while_reading")
     except OSError as error:
@@ -91,14 +95,14 @@ class Origin:
     segment: SegmentParams
     audio: AudioParams
     code_sha256: str
-    decoders: str
+    versions: Mapping[str, str]
 
     @classmethod
     def of(cls, params: Params) -> Origin:
         """That of a run with these parameters, here and now."""
         detector = choose_detector(params.segment.detector)
         chosen = params.segment.model_copy(update={"detector": detector})
-        return cls(chosen, params.audio, code_digest(CODE), _decoders())
+        return cls(chosen, params.audio, code_digest(CODE), _versions(detector))
 
     @property
     def detector(self) -> str:
@@ -110,17 +114,24 @@ class Origin:
         rate = {"sample_rate_hz": self.audio.sample_rate_hz}
         return self.segment.model_dump(mode="json") | rate
 
-    def key(self, source_sha256: str, *, whole: bool) -> str:
-        """The name of a recording's result in the cache."""
-        return sha256_json([source_sha256, whole, self.parameters(), self.code_sha256])
+    def key(self, file: KnownFile, *, whole: bool) -> str:
+        """The name of a recording's result in the cache.
+
+        Another ffmpeg makes only that new for which there is no other decoder.
+        """
+        versions = dict(self.versions)
+        if not file.for_ffmpeg:
+            versions.pop(_FFMPEG, None)
+        return sha256_json([file.sha256, whole, self.parameters(), self.code_sha256, versions])
 
 
-def _decoders() -> str:
-    """What can be decoded here; a recording that was refused gets another chance elsewhere."""
+def _versions(detector: str) -> dict[str, str]:
+    """The versions of what decodes, computes and hears here."""
     import soundfile
 
-    ffmpeg = "ffmpeg" if shutil.which("ffmpeg") else "no ffmpeg"
-    return f"libsndfile {soundfile.__libsndfile_version__}, {ffmpeg}"
+    names = _PACKAGES + (_NEURAL_PACKAGES if detector == "neural" else ())
+    native = {"libsndfile": soundfile.__libsndfile_version__, _FFMPEG: ffmpeg_version()}
+    return package_versions(names) | native
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +148,7 @@ class Job:
     @property
     def key(self) -> str:
         """The name of its result in the cache."""
-        return self.origin.key(self.file.sha256, whole=self.whole)
+        return self.origin.key(self.file, whole=self.whole)
 
     @property
     def place(self) -> Path:
@@ -156,6 +167,7 @@ def cut(job: Job, tick: Tick) -> Refusal | None:
                 for path in folder.iterdir():
                     path.chmod(_READ_ONLY)
         else:
+            remove_path(job.place)  # of a process that died at it
             job.place.mkdir(parents=True)
             _cut_into(job.place, job, tick)
     except AudioReadError as error:
@@ -184,14 +196,14 @@ def _cut_into(folder: Path, job: Job, tick: Tick) -> None:
             "view": view_source(done).as_dict(),
         }
     except AudioReadError as error:
-        if error.reason in _PASSING:
+        if error.reason in PASSING:
             raise
-        values = {"refusal": [error.reason, error.detail], "decoders": job.origin.decoders}
+        values = {"refusal": [error.reason, error.detail]}
         (folder / TAR_FILE).unlink(missing_ok=True)
     if _state(job.path) != job.file.state:
         raise AudioReadError("changed_while_reading")
     tar = folder / TAR_FILE
-    values["tar_bytes"] = tar.stat().st_size if tar.exists() else None
+    values["tar_state"] = _tar_state(tar) if tar.exists() else None
     write_text(folder / RESULT_FILE, json.dumps(values, ensure_ascii=False, allow_nan=False))
 
 
@@ -200,6 +212,12 @@ def _state(path: Path) -> FileState | None:
         return FileState.of(path)
     except OSError:
         return None
+
+
+def _tar_state(tar: Path) -> list[int]:
+    """What changes when somebody writes to it: its length in bytes and its time."""
+    status = tar.stat()
+    return [status.st_size, status.st_mtime_ns]
 
 
 class _Sounds:
@@ -275,10 +293,7 @@ class Result:
 
 
 def find_result(job: Job) -> Result | Refusal | None:
-    """The finished result of a job, or None; one that is damaged is removed.
-
-    A refusal by other decoders than this machine's does not count.
-    """
+    """The finished result of a job, or None; one that is damaged is removed."""
     place = job.place if job.cache is None else WorkCache(job.cache).find(KIND, job.key)
     if place is None or not place.is_dir():
         return None
@@ -286,8 +301,7 @@ def find_result(job: Job) -> Result | Refusal | None:
         values = read_json(place / RESULT_FILE, produced_by="segment")
         if "refusal" not in values:
             return _result(values, place)
-        if values["decoders"] == job.origin.decoders:
-            return Refusal(*values["refusal"])
+        return Refusal(*values["refusal"])
     except (PipelineError, OSError, KeyError, TypeError, ValueError):
         pass
     if job.cache is not None:
@@ -297,8 +311,8 @@ def find_result(job: Job) -> Result | Refusal | None:
 
 def _result(values: Mapping[str, Any], place: Path) -> Result:
     tar = None
-    if values["tar_bytes"] is not None:
+    if values["tar_state"] is not None:
         tar = place / TAR_FILE
-        if tar.stat().st_size != values["tar_bytes"]:
-            raise ValueError(f"{tar} is not as long as it was")
+        if _tar_state(tar) != values["tar_state"]:
+            raise ValueError(f"{tar} is not as it was")
     return Result(values["source"], values["clips"], SourceView.from_dict(values["view"]), tar)

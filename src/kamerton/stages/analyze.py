@@ -8,7 +8,7 @@ from typing import Any
 
 from kamerton.config.schema import Params
 from kamerton.core.errors import InputCorruptError, InputEmptyError
-from kamerton.core.files import require_new, write_json, write_text
+from kamerton.core.files import require_apart, require_new, write_json, write_text
 from kamerton.core.progress import Progress, silent
 from kamerton.core.workers import Crashed, Workers, usable_cores
 from kamerton.data import analysis_page
@@ -97,8 +97,9 @@ def analyze(
         InputMissingError, InputCorruptError: the dataset is not there, or damaged.
         InputEmptyError: it holds no clips.
     """
-    require_new(analysis, force=force)
-    require_new(report, force=force)
+    for output in (analysis, report):
+        require_new(output, force=force)
+        require_apart(output, dataset)
     opened = Dataset.open(dataset)
     if not opened.rows():
         hint = "run `kamerton dataset --force`, and see its report for what was dropped"
@@ -127,7 +128,7 @@ def _measure(dataset: Dataset, on_progress: Progress) -> list[ClipMeasures]:
         done[number] = seconds
         on_progress(min(sum(done), total), total, tasks[number].rows[0].source)
 
-    with Workers(usable_cores() if total > _SECONDS_FOR_WORKERS else 1) as workers:
+    with Workers(usable_cores() if total > _SECONDS_FOR_WORKERS else 0) as workers:
         for number, answer in workers.run(measure_task, tasks, tick):
             if isinstance(answer, Crashed):
                 problem = f"holds a clip at which a process ends with code {answer.exit_code}"

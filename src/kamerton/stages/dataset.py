@@ -8,7 +8,7 @@ from typing import Any
 
 from kamerton.config.schema import Params
 from kamerton.core.errors import InputEmptyError
-from kamerton.core.files import output_directory, require_new, write_text
+from kamerton.core.files import output_directory, require_apart, require_new, write_text
 from kamerton.core.progress import Progress, silent
 from kamerton.data import dataset_page
 from kamerton.data.joining import join, listener, sift, with_phonemes
@@ -78,8 +78,9 @@ def dataset(
         InputEmptyError: too little is left to be split in three.
         ToolMissingError: phonemes are asked for and espeak-ng is not installed.
     """
-    require_new(dataset, force=force)
-    require_new(report, force=force)
+    for output in (dataset, report):
+        require_new(output, force=force)
+        require_apart(output, clips, transcripts)
     rows, answers = read_clips(clips), read_transcripts(transcripts)
     entries, refused = join(rows, answers, params.text)
     fit, unfit = sift(entries, params.dataset, listener(clips, rows))

@@ -11,6 +11,7 @@ from kamerton.core.errors import InputEmptyError
 from kamerton.core.files import (
     output_directory,
     read_json,
+    require_apart,
     require_new,
     sha256_file,
     write_json,
@@ -107,8 +108,9 @@ def evaluate(
     from kamerton.evaluation.report import choose_takes, render_report
     from kamerton.model.voice import Voice
 
-    require_new(evaluation, force=force)
-    require_new(report, force=force)
+    for output in (evaluation, report):
+        require_new(output, force=force)
+        require_apart(output, dataset, model)
     data = Dataset.open(dataset)
     rows = _test_rows(data, dataset, params.evaluate.max_items)
     voice: SpeakingVoice = Voice.load(model)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from kamerton.core.environment import git_revision
 from kamerton.core.errors import GateNotMetError, InputCorruptError, InputMissingError
 from kamerton.core.files import (
+    require_apart,
     require_new,
     sha256_file,
     sha256_json,
@@ -94,6 +95,7 @@ def promote(
     from kamerton.tracking.model_registry import ModelRegistry
 
     require_new(promotion, force=force)
+    require_apart(promotion, evaluation, model)
     card = Scorecard.read(evaluation)
     utterances = read_utterances(evaluation)
     model_sha256 = _checked_weights(model, card, evaluation)

@@ -14,7 +14,13 @@ from kamerton.core.errors import (
     InputMissingError,
     UsageError,
 )
-from kamerton.core.files import output_directory, remove_path, require_new, write_text
+from kamerton.core.files import (
+    output_directory,
+    remove_path,
+    require_apart,
+    require_new,
+    write_text,
+)
 from kamerton.core.progress import Progress, silent
 from kamerton.core.workers import Workers, usable_cores
 from kamerton.data.clips_folder import (
@@ -42,6 +48,7 @@ if TYPE_CHECKING:
     from kamerton.data.source_view import SourceView
 
 _SCRATCH = ".work"
+_HARMLESS = frozenset({"out_of_phase"})  # warnings of what was put right, with nothing lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +89,7 @@ class SegmentReport:
             kept_speech_seconds=_sum(kept_speech),
             dropped_seconds={name: _sum(fates[name]) for name in sorted(fates)},
             sources_read=len(read),
-            sources_damaged=sum(bool(row["reasons"]) for row in read),
+            sources_damaged=sum(_lost_sound(row["reasons"]) for row in read),
             sources_skipped=dict(sorted(Counter(_code(reason) for reason in skipped).items())),
             texts=len(tables.texts),
             text_problems=len(tables.origin["text_problems"]),
@@ -140,6 +147,11 @@ def _sum(seconds: Iterable[float]) -> float:
     return round(math.fsum(seconds), 3)
 
 
+def _lost_sound(reasons: Iterable[str]) -> bool:
+    """Whether any of the warnings is about sound that could not be read."""
+    return any(_code(reason) not in _HARMLESS for reason in reasons)
+
+
 def _code(reason: str) -> str:
     """``"truncated: 3 of 5 samples"`` as ``"truncated"``."""
     return reason.partition(":")[0]
@@ -154,7 +166,7 @@ def segment(
     force: bool = False,
     on_progress: Progress = silent,
     cache: Path | None = None,
-    workers: int = 1,
+    workers: int | None = None,
     shard: str | None = None,
 ) -> SegmentReport:
     """Cut every recording below ``recordings`` into clips, only at pauses.
@@ -171,16 +183,18 @@ def segment(
         on_progress: told seconds of sound.
         cache: folder of finished work; recordings found in it are not even opened. It changes
             how long the stage takes, never what it writes; so do ``workers``.
-        workers: processes; 0 is one for each core that may be used.
+        workers: processes, which a decoder may crash without harm; 0 is one for each core that
+            may be used, None does all in this process.
         shard: ``"I/N"`` does part I of N of the recordings, for `kamerton merge` to join.
 
     Raises:
         InputMissingError: there is no such folder.
         InputEmptyError: no recording in it could be read; a shard may well be empty.
-        UsageError: an output exists and ``force`` is not given, or ``shard`` is no part.
+        UsageError: an output exists and ``force`` is not given, the clips would lie in or around
+            the recordings, or ``shard`` is no part.
     """
     part = parse_part(shard)
-    if workers < 0:
+    if workers is not None and workers < 0:
         raise UsageError(f"{workers} workers cannot work.", hint="--workers 0 is one per core")
     _require_folder(recordings)
     everything = find_recordings(recordings)
@@ -188,6 +202,8 @@ def segment(
     if not everything:
         raise InputEmptyError(recordings, wanted="recordings", hint=hint)
     require_new(report, force=force)
+    require_apart(clips, recordings, inside=False)
+    require_apart(report, recordings)
     texts, problems = read_given_texts(recordings, everything)
     origin = Origin.of(params)
     with output_directory(clips, force=force) as folder:
@@ -201,7 +217,7 @@ def segment(
             scratch=folder / _SCRATCH,
             on_progress=on_progress,
         )
-        with Workers(workers or usable_cores()) as team:
+        with Workers(0 if workers is None else workers or usable_cores()) as team:
             outcomes = process([r for r in everything if part.has(r.name)], order, team)
         tables = _tables(outcomes, shard, texts, problems, origin)
         if shard is None and not any(row["status"] == "read" for row in tables.sources):

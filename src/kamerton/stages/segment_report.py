@@ -26,6 +26,7 @@ _SECONDS_AN_HOUR = 3600.0
 _SKIPPED = {
     "broken_link": "a link to a file that is not there",
     "changed_while_reading": "somebody wrote to it; run the stage again",
+    "decoder_killed": "the system ended its decoder, often for memory; run the stage again",
     "decoder_crashed": "the decoder crashed, twice; convert it with another program",
     "duplicate": "the same bytes under another name",
     "empty_file": "a file of no bytes",

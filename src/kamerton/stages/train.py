@@ -14,7 +14,7 @@ from kamerton.config.schema import Params, merge
 from kamerton.config.search_space import nest
 from kamerton.config.yaml_source import read_yaml
 from kamerton.core.errors import InputMissingError, StoppedError, ToolMissingError
-from kamerton.core.files import require_new
+from kamerton.core.files import require_apart, require_new
 from kamerton.core.progress import Progress, silent
 from kamerton.data.epoch_rule import read_recommended_epochs
 from kamerton.data.manifest import Dataset
@@ -122,6 +122,7 @@ def train(
     if not trial:
         for output in (model, report):
             require_new(output, force=force, hint=_REPLACE_HINT)
+            require_apart(output, dataset, analysis, best_params)
         params = with_best_params(params, best_params)
     opened = Dataset.open(dataset)
     epochs = read_recommended_epochs(analysis)

@@ -14,8 +14,9 @@ from kamerton.audio.resample import resample
 from kamerton.config.schema import Params
 from kamerton.core.cache import WorkCache
 from kamerton.core.errors import InputEmptyError
-from kamerton.core.files import require_new, write_jsonl
+from kamerton.core.files import read_json, require_apart, require_new, write_jsonl
 from kamerton.core.progress import Progress, silent
+from kamerton.data.clips_folder import ORIGIN_FILE, SHARD
 from kamerton.data.filters import judge_recognition, repeated_answers, unique_word_share
 from kamerton.data.given_texts import (
     TEXTS_FILE,
@@ -132,7 +133,8 @@ def transcribe(
 
     What a person wrote beside the recordings replaces recognition. Every figure of the recogniser
     is recorded beside the verdict, and with a ``cache`` other limits, a correction or one more
-    recording cost no second hearing of the rest.
+    recording cost no second hearing of the rest. A part cut with ``segment --shard`` may well have
+    no clips, and corrections of the other parts' clips are no problem in it.
 
     Raises:
         InputMissingError, InputCorruptError: the clips are not there, or damaged.
@@ -140,20 +142,32 @@ def transcribe(
         ToolMissingError, ParamsError: see ``load_recogniser``.
     """
     require_new(transcripts, force=force)
+    require_apart(transcripts, clips)
+    is_part = _is_part(clips)
     every = read_clips(clips)
     kept = [clip for clip in every if clip.status == KEPT]
-    if not kept:
+    if not kept and not is_part:
         hint = "see the reasons in its clips.jsonl; loosen the section segment, or add recordings"
         raise InputEmptyError(clips, wanted="clip that was kept", hint=hint)
     texts = read_texts(clips / TEXTS_FILE)
-    matched = match_given(texts, every) if texts else Matched()
+    matched = match_given(texts, every, params.text.language) if texts else Matched()
     work = _Work(clips, kept, matched, params, cache, on_progress)
     work.listen()
     given, notes = _all_given(matched, every, work.answers)
     rows = _rows(kept, given, notes, work.answers, params, model=work.model)
     write_jsonl(transcripts, rows)
-    problems = tuple(str(problem) for problem in matched.problems)
+    problems = tuple(
+        str(problem)
+        for problem in matched.problems
+        if not (is_part and problem.reason == "correction_unused")
+    )
     return _report(kept, rows, work.windows, problems)
+
+
+def _is_part(clips: Path) -> bool:
+    """Whether the folder holds one share of the recordings, but the texts of all."""
+    origin = clips / ORIGIN_FILE
+    return origin.exists() and SHARD in read_json(origin, produced_by="segment")
 
 
 class _Work:

@@ -15,7 +15,7 @@ from kamerton.core.errors import (
     ToolMissingError,
     UsageError,
 )
-from kamerton.core.files import file_lock, require_new, sha256_json, write_text
+from kamerton.core.files import file_lock, require_apart, require_new, sha256_json, write_text
 from kamerton.core.progress import Progress, silent
 from kamerton.core.stop import StopRequest
 
@@ -124,6 +124,7 @@ def tune(
 
     for output in (best_params, trials, report):
         require_new(output, force=force)
+        require_apart(output, dataset, analysis)
     content = Dataset.open(dataset).card["content_sha256"]
     # What every trial's trainer will read; refused here, before any of them starts.
     epochs = read_recommended_epochs(analysis)

@@ -254,3 +254,43 @@ def test_test_files_are_what_they_are_called(tmp_path, wave):
     """The formats above are really different ones."""
     path = write_sound(tmp_path / "a.mp3", wave, RATE_HZ)
     assert soundfile.info(path).format in ("MP3", "MPEG")
+
+
+def test_a_file_that_vanishes_while_it_is_read_is_told(tmp_path, wave):
+    path = tmp_path / "a.wav"
+    write_sound(path, wave, RATE_HZ)
+    with open_audio(path) as stream:
+        blocks = stream.blocks()
+        next(blocks)
+        path.unlink()
+        with pytest.raises(AudioReadError) as caught:
+            list(blocks)
+    assert caught.value.reason == "changed_while_reading"
+
+
+@pytest.mark.parametrize("when", ["open", "read"])
+def test_a_system_that_fails_says_nothing_of_the_file(tmp_path, wave, monkeypatch, when):
+    path = tmp_path / "a.wav"
+    write_sound(path, wave, RATE_HZ)
+
+    def fail(*_args, **_options):
+        raise soundfile.LibsndfileError(2)
+
+    monkeypatch.setattr(soundfile.SoundFile, "__init__" if when == "open" else "read", fail)
+    monkeypatch.setattr(soundfile.SoundFile, "__del__", lambda _self: None)
+    with pytest.raises(AudioReadError) as caught:
+        decode(path)
+    assert caught.value.reason == "not_readable"
+
+
+@pytest.mark.parametrize("script", ["kill -9 $$", "exit 137"])
+def test_ffmpeg_that_is_killed_says_nothing_of_the_file(tmp_path, monkeypatch, script):
+    program = tmp_path / "bin/ffmpeg"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    (tmp_path / "a.m4a").write_bytes(b"\0\0\0\x20ftypM4A " + b"x" * 500)
+    with pytest.raises(AudioReadError) as caught:
+        decode(tmp_path / "a.m4a")
+    assert caught.value.reason == "decoder_killed"

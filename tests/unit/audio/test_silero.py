@@ -126,6 +126,7 @@ def test_another_version_is_refused_and_told(monkeypatch, tmp_path):
     with pytest.raises(ToolMissingError, match=r"another version") as caught:
         choose_detector("neural")
     assert silero.PACKAGE in caught.value.hint
+    assert choose_detector("auto") == "energy"
     silero._session.cache_clear()
 
 

@@ -1,4 +1,6 @@
 import json
+import os
+import time
 
 import pytest
 
@@ -63,6 +65,8 @@ def test_finished_work_is_shown_and_pruned(parts, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["segment"]["entries"] == 4
     assert main.exit_code(["cache", "prune"]) == 0
     assert "removed  0 results" in capsys.readouterr().out
+    for entry in (tmp_path / ".kamerton/segment").glob("*/*"):
+        os.utime(entry, (0, time.time() - 2 * 3600))  # what was used within the hour stays
     assert main.exit_code(["cache", "prune", "--unused-days", "0", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"removed": 4}
     assert main.exit_code(["cache", "show"]) == 0
@@ -77,3 +81,31 @@ def test_a_wrong_shard_is_refused(tmp_path, monkeypatch, capsys):
     (tmp_path / "data/raw").mkdir(parents=True)
     assert main.exit_code(["segment", "--shard", "2/2"]) == 2
     assert "--shard 0/3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "segment --recordings raw --clips raw --report r.html",
+        "segment --recordings raw --clips . --report r.html",
+        "segment --recordings raw --clips raw/clips --report r.html",
+        "segment --recordings raw --clips new --report raw",
+        "transcribe --clips parts/0 --transcripts parts",
+        "dataset --clips parts/0 --transcripts raw/r0.wav --dataset parts --report r.html",
+        "analyze --dataset parts/0 --analysis parts/0 --report r.html",
+        "train --dataset parts/0 --analysis a --best-params b --model parts --report r.html",
+        "merge --clips parts/0 --clips parts/1 -o parts",
+        "merge --clips parts/0 --clips parts/1 -o parts/1",
+        "merge --transcripts raw/r0.wav --clips parts/0 -o raw/r0.wav",
+        "export --dataset parts/0 -o parts --format nemo",
+    ],
+)
+def test_force_never_replaces_what_is_read(tmp_path, monkeypatch, capsys, words):
+    monkeypatch.chdir(tmp_path)
+    for name in ("raw/r0.wav", "parts/0/clips.jsonl", "parts/1/clips.jsonl"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert main.exit_code([*words.split(), "--force"]) == 2
+    assert "which is read" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in before} == before

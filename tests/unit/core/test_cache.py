@@ -3,6 +3,7 @@ import time
 
 import pytest
 
+from kamerton.core import files
 from kamerton.core.cache import WorkCache
 from kamerton.core.errors import UsageError
 
@@ -102,3 +103,28 @@ def test_what_killed_processes_left_is_pruned_too(tmp_path):
     assert cache.prune(unused_days=1) == 0
     assert not leftover.exists()
     assert cache.find("segment", KEY) is not None
+
+
+def test_what_is_in_use_is_not_pruned(tmp_path):
+    cache = WorkCache(tmp_path)
+    make(cache)
+    assert cache.prune(0) == 0
+    old = time.time() - 7_300
+    other = "1" * 64
+    with cache.make("segment", other) as under_way:
+        theirs = under_way.with_name(f".{KEY}.partial-{files._owner().rpartition('-')[0]}-1")
+        theirs.mkdir()  # of a process that runs
+        os.utime(theirs, (old, old))
+        cache.prune(0)
+        assert theirs.exists()
+    os.utime(cache.place("segment", KEY), (old, old))
+    assert cache.prune(0) == 1
+
+
+def test_sizes_pass_over_what_vanishes(tmp_path, monkeypatch):
+    cache = WorkCache(tmp_path)
+    make(cache)
+    (place,) = (cache.place("segment", KEY),)
+    monkeypatch.setattr(cache, "_entries", lambda: [place, cache.place("segment", "2" * 64)])
+    (place / "dangling").symlink_to("nothing")
+    assert cache.sizes()["segment"][1] == 1

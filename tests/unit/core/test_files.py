@@ -184,3 +184,29 @@ def test_tree_hash_depends_on_names_and_contents_only(tmp_path):
 def test_json_hash_ignores_the_order_of_keys(value):
     backwards = dict(reversed(list(value.items())))
     assert files.sha256_json(value) == files.sha256_json(backwards)
+
+
+def test_paths_that_are_no_text_can_be_hashed():
+    odd, other = (files.sha256_path(os.fsdecode(name)) for name in (b"/a/\xff", b"/a/\xfe"))
+    assert len(odd) == 64
+    assert odd != other
+
+
+@pytest.mark.parametrize(
+    ("output", "relation"),
+    [("data/raw", "is"), ("data/x/../raw", "is"), ("data", "contains"), ("link", "is")],
+)
+def test_an_output_on_or_around_an_input_is_refused(tmp_path, output, relation):
+    (tmp_path / "data" / "raw").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "data" / "raw")
+    with pytest.raises(UsageError, match=f" {relation} .*raw") as caught:
+        files.require_apart(tmp_path / output, tmp_path / "other", tmp_path / "data" / "raw")
+    assert str(tmp_path / output) in str(caught.value)
+    assert caught.value.hint
+
+
+def test_an_output_beside_an_input_is_not(tmp_path):
+    files.require_apart(tmp_path / "data" / "raw2", tmp_path / "data" / "raw", inside=False)
+    files.require_apart(tmp_path / "raw" / "clips", tmp_path / "raw")
+    with pytest.raises(UsageError, match="lies in"):
+        files.require_apart(tmp_path / "raw" / "clips", tmp_path / "raw", inside=False)

@@ -46,11 +46,16 @@ def test_all_tasks_are_done_by_several_processes_that_then_end():
     assert gone(pids)
 
 
-@pytest.mark.parametrize(("count", "tasks"), [(1, [1, 2, 3]), (4, [1]), (4, [])])
-def test_no_process_is_started_where_one_is_enough(count, tasks):
-    found = results(count, worker_tasks.double, tasks)
-    assert {pid for pid, _ in found.values()} <= {os.getpid()}
-    assert [value for _, value in found.values()] == [2 * task for task in tasks]
+def test_without_workers_all_is_done_in_this_process():
+    assert results(0, worker_tasks.double, [1, 2]) == {0: (os.getpid(), 2), 1: (os.getpid(), 4)}
+    assert results(4, worker_tasks.double, []) == {}
+
+
+@pytest.mark.parametrize(("count", "tasks"), [(1, 2), (4, 1)])
+def test_one_worker_or_one_task_may_crash_too(tmp_path, count, tasks):
+    work = [(str(tmp_path), f"t{number}", 9) for number in range(tasks)]
+    crashed = Crashed(-signal.SIGSEGV)
+    assert results(count, worker_tasks.fragile, work) == dict.fromkeys(range(tasks), crashed)
 
 
 def test_a_team_works_on_one_list_after_the_other():

@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +11,7 @@ from kamerton.data.attribution import (
     WindowAnswer,
     attribute,
     compression_ratio,
+    odd_confidences,
     odd_tempos,
 )
 from kamerton.data.recognisers.tokens import read_tokens
@@ -85,16 +87,34 @@ def test_a_few_made_up_words_in_a_row_make_an_answer_unsure():
 
 
 @given(st.lists(st.floats(5.0, 25.0), max_size=40))
-def test_tempos_are_compared_with_the_middle_one(tempos):
+def test_tempos_are_compared_with_those_of_the_recording(tempos):
     odd = odd_tempos(tempos)
     if len(tempos) < 8:
         assert odd == set()
         return
-    ordered = sorted(tempos)
-    half = len(tempos) // 2
-    middle = ordered[half] if len(tempos) % 2 else (ordered[half - 1] + ordered[half]) / 2
+    first, middle, third = np.quantile(tempos, [0.25, 0.5, 0.75])
     for at, tempo in enumerate(tempos):
-        assert (at in odd) is not (0.5 * middle <= tempo <= 1.6 * middle)
+        if abs(tempo / middle - 1) < 0.099:
+            assert at not in odd
+        if not 0.499 * middle <= tempo <= 1.601 * middle:
+            assert at in odd
+        if first - 1.499 * (third - first) <= tempo <= third + 1.499 * (third - first):
+            assert at not in odd or not 0.5 * middle <= tempo <= 1.6 * middle
+
+
+def test_a_word_lost_shows_in_the_tempo_of_an_even_reader_only():
+    even = [14.0, 14.5, 15.0, 14.7, 14.2, 14.9, 15.1, 14.4]
+    lively = [11.0, 18.0, 15.0, 9.0, 20.0, 13.0, 17.0, 14.4]
+    assert odd_tempos([*even, 12.0]) == {8}
+    assert odd_tempos([*lively, 12.0]) == set()
+
+
+def test_confidence_is_compared_with_that_of_the_recording():
+    calm = [-0.002, -0.004, -0.001, -0.003, -0.005, -0.002, -0.003, -0.004]
+    assert odd_confidences([*calm, -0.2]) == {8}
+    assert odd_confidences([*calm, -0.019]) == set()  # hardly less sure of a word
+    assert odd_confidences([100 * value for value in (*calm, -0.007)]) == set()
+    assert odd_confidences([*calm[:6], -0.2]) == set()  # too few to compare
 
 
 def test_an_answer_without_an_end_is_fine_only_where_the_decoder_stopped_by_itself():

@@ -1,6 +1,7 @@
 import json
 import os
 import time
+from pathlib import Path
 
 import pytest
 
@@ -147,3 +148,8 @@ def test_it_is_fast_for_ten_thousand_files(folder):
     again = index_of(folder)
     assert all(again.find(name, one.state) for name in names)
     assert time.process_time() - started < 2.0
+
+
+def test_a_folder_whose_name_is_no_text_has_an_index_of_its_own(tmp_path):
+    names = [os.fsdecode(b"/a/" + byte) for byte in (b"\xfe", b"\xff")]
+    assert len({FileIndex(tmp_path, Path(name))._path for name in names}) == 2

@@ -25,6 +25,7 @@ from kamerton.data.given_texts.decoding import decode_text
 from kamerton.data.given_texts.metadata import parse_metadata
 from kamerton.data.given_texts.subtitles import parse_subtitles
 from kamerton.data.recordings import find_recordings
+from tests.recordings import bursts, write_sound
 
 PRINTABLE = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cn", "Co", "Zl", "Zp")))
 SENTENCES = st.lists(
@@ -533,3 +534,47 @@ def test_deep_nesting_is_no_json(tmp_path):
     path.write_text("[" * 100_000)
     with pytest.raises(InputCorruptError, match="not JSON"):
         read_texts(path)
+
+
+# --- what real files hold
+
+
+def test_what_follows_an_empty_line_in_a_cue_is_not_lost():
+    found, problems = cues(
+        "1\n00:00:00,000 --> 00:00:02,000\nfirst\n\nsecond 2\n\n"
+        "2\n00:00:02,000 --> 00:00:04,000\n42\n\n"
+        "00:00:04,000 --> 00:00:05,000\nlast\n\nwords\n"
+    )
+    assert not problems
+    assert [text for _, _, text in found] == ["first second 2", "42", "last words"]
+
+
+def test_a_note_in_webvtt_is_no_speech():
+    data = b"WEBVTT\n\n00:00.000 --> 00:02.000\nfirst\n\nNOTE by me\n\n00:02.000 --> 00:03.000\nb\n"
+    for where in ("s.vtt", "s.srt"):
+        assert [cue.text for cue in parse_subtitles(data, where)[0]] == ["first", "b"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "texts"),
+    [
+        (["Hello there.|Anna", "Good night.|Anna"], ["Hello there.", "Good night."]),
+        (["Hi all.|Anna", "Bye.|Ben", "Yes.|Ben", "No.|Ben", "So.|Anna"], None),
+        (["A long story about 3 dogs.|Anna"], ["A long story about 3 dogs."]),
+        (["3.|three", "It was 1984.|It was nineteen eighty-four."], ["three", "It was nineteen"]),
+    ],
+)
+def test_a_third_column_that_is_no_text_is_not_taken(lines, texts):
+    rows, problems = metadata("".join(f"{at}|{line}\n" for at, line in enumerate(lines)))
+    assert not problems
+    wanted = texts or [line.partition("|")[0] for line in lines]
+    assert all(row[2].startswith(text) for row, text in zip(rows, wanted, strict=True))
+
+
+def test_a_text_of_a_recording_that_is_called_like_a_note(tmp_path):
+    for name in ("note_01.txt", "notes.txt", "README.txt"):
+        (tmp_path / name).write_text(f"words of {name}")
+    write_sound(tmp_path / "note_01.wav", bursts([(0.1, 0.4)], 0.5, 16_000, 0), 16_000)
+    texts, problems = read_given_texts(tmp_path, find_recordings(tmp_path))
+    assert [(text.source, text.where) for text in texts] == [("note_01.wav", "note_01.txt")]
+    assert not problems

@@ -221,3 +221,34 @@ def test_a_text_is_shared_out_over_clips():
     }
     assert notes == {"d": "text_disagrees"}
     assert {value.kind for value in given.values()} == {"text"}
+
+
+# --- several files of subtitles
+
+
+def told(file, *texts):
+    return [
+        GivenText("subtitle", "a.wav", None, 2.0 * at, 2.0 * at + 2, text, f"{file}:{at}")
+        for at, text in enumerate(texts)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("files", "language", "text"),
+    [
+        ({"a.en.srt": "hello", "a.de.srt": "hallo"}, "en", "hello"),
+        ({"a.de.srt": "hallo", "a.en-GB.vtt": "hello"}, "en", "hello"),
+        ({"a.srt": "hello", "a.vtt": "hello"}, "en", "hello"),
+        ({"a.srt": "hi", "a.vtt": "hello"}, "en", None),
+        ({"a.en.srt": "hello", "a.de.srt": "hallo"}, "fr", None),
+        ({"a.en.srt": "hello", "a.de.srt": "hallo"}, None, None),
+        ({"a.de.srt": "hallo"}, "en", "hallo"),
+    ],
+)
+def test_one_file_of_subtitles_is_taken_or_none(files, language, text):
+    texts = [cue for file, said in files.items() for cue in told(file, said, "and more")]
+    matched = match_given(texts, [clip(0, 4)], language)
+    assert list(found(matched).values()) == ([] if text is None else [f"{text} and more"])
+    assert [problem.reason for problem in matched.problems] == (
+        ["contradiction"] if text is None else []
+    )

@@ -277,3 +277,39 @@ def test_five_second_clips_need_a_fifth_of_the_windows():
     assert listen_to(ear, [5.0] * 50).windows == 10
     assert pack([5.0] * 50) == [tuple(range(at, at + 5)) for at in range(0, 50, 5)]
     assert FULL_SECONDS >= 5 * 5.0 + 4 * 0.5
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "3", '{"texts": 5, "places": 1}'])
+def test_an_entry_of_another_shape_is_made_again(tmp_path, content):
+    cache = WorkCache(tmp_path)
+    once = [*SIX, 25.0]  # one window and one clip alone
+    before = listen(sounds(once), listener(FakeEar(), cache), "en")
+    entries = list(tmp_path.rglob("answer.json"))
+    assert len(entries) == 2
+    for entry in entries:
+        entry.write_text(content)
+    assert listen(sounds(once), listener(FakeEar(), cache), "en") == before
+    assert listen(sounds(once), Listener(never, lambda: IDENTITY, cache), "en") == before
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_an_answer_does_not_depend_on_which_others_are_needed(data):
+    lengths = data.draw(
+        st.lists(st.sampled_from([2.0, 4.0, 5.0, 9.0, 25.0]), min_size=9, max_size=24)
+    )
+    merged = data.draw(st.sets(st.integers(0, len(lengths) - 1)))
+    longer = data.draw(st.dictionaries(st.integers(0, len(lengths) - 1), st.integers(1, 3)))
+
+    def spoil(texts):
+        made = []
+        for n, text in texts:
+            said = " ".join([text.text] * longer.get(n, 1))
+            end = text.end_seconds + 1.0 * (n in merged and len(texts) > 2)
+            made.append((n, dataclasses.replace(text, text=said, end_seconds=end)))
+        return made
+
+    needed = data.draw(st.sets(st.integers(0, len(lengths) - 1)))
+    everything = listen_to(FakeEar(spoil), lengths).answers
+    some = listen_to(FakeEar(spoil), lengths, needed=needed).answers
+    assert some == {at: everything[at] for at in needed}

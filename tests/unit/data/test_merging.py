@@ -14,6 +14,8 @@ from kamerton.core.errors import (
     UsageError,
 )
 from kamerton.core.files import output_directory, sha256_tree
+from kamerton.data.clips_folder import in_order
+from kamerton.data.given_texts import GivenText
 from kamerton.data.merging import merge_clips, merge_transcripts
 from kamerton.data.sharding import Part
 from kamerton.data.tables import read_clips
@@ -270,3 +272,29 @@ def test_transcripts_must_be_whole_and_agree(machines, tmp_path):
     change_rows(transcribe(clips, tmp_path / "other.jsonl"), lambda row: row.update(text="no"))
     with pytest.raises(InputCorruptError, match="says something else of clip"):
         merge_transcripts([*parts, tmp_path / "other.jsonl"], clips)
+
+
+def test_parts_cut_with_other_versions_are_refused(machines, tmp_path):
+    other = shutil.copytree(machines / "1of2", tmp_path / "other")
+    values = json.loads((other / "segment.json").read_text())
+    values["versions"]["soxr"] = "0.0"
+    (other / "segment.json").write_text(json.dumps(values))
+    with pytest.raises(UsageError, match=r"versions\.soxr \(.* and 0\.0\)"):
+        merged(tmp_path, [machines / "0of2", other], "merged")
+
+
+def test_a_hash_that_leads_elsewhere_is_refused(machines, tmp_path):
+    other = shutil.copytree(machines / "1of2", tmp_path / "other")
+    rows = read_lines(other / "sources.jsonl")
+    rows[0]["source_sha256"] = "../../outside"
+    write_lines(other / "sources.jsonl", rows)
+    with pytest.raises(InputCorruptError, match="source_sha256"):
+        merged(tmp_path, [machines / "0of2", other], "merged")
+
+
+def test_the_order_of_texts_does_not_depend_on_that_of_parts():
+    texts = [
+        GivenText("metadata", name, None, None, None, "x", "metadata.csv:1")
+        for name in ("b.wav", "a.wav", None)
+    ]
+    assert in_order(texts) == in_order(texts[::-1])

@@ -481,3 +481,18 @@ def test_both_backends_time_and_weigh_a_window_alike(repository, spoken):
         for mine, theirs in zip(other.texts, reference.texts, strict=True):
             assert mine.start_seconds == pytest.approx(theirs.start_seconds, abs=0.3)
             assert mine.logprobs == pytest.approx(theirs.logprobs, abs=0.3)
+
+
+@pytest.mark.parametrize(
+    "name", ["model.bin", "config.json", "tokenizer.json", "vocabulary.txt", "vocabulary.json",
+             "preprocessor_config.json"]
+)  # fmt: skip
+def test_every_file_of_a_converted_model_counts(tmp_path, name):
+    (tmp_path / "model.bin").write_bytes(b"weights")
+    model = ModelFile("x", tmp_path)
+    before, identity = model.content, model.identity
+    (tmp_path / "README.md").write_text("about it")
+    assert model.content == before
+    (tmp_path / name).write_bytes(b"other")
+    assert model.content != before
+    assert (model.identity == identity) == (name != "model.bin")

@@ -16,9 +16,11 @@ import pytest
 import soundfile
 
 from kamerton.config.schema import Params
+from kamerton.core.errors import InputCorruptError, InputEmptyError
 from kamerton.core.files import sha256_tree
 from kamerton.core.workers import Workers
 from kamerton.data import processing, work
+from kamerton.data.clips_folder import place_tar
 from kamerton.stages import segment as stage
 from kamerton.stages import segment_report
 from kamerton.stages.segment import segment
@@ -191,23 +193,40 @@ def test_another_version_of_the_code_does_not_use_old_results(raw, later, monkey
 def test_what_could_not_be_decoded_is_tried_again_with_other_decoders(raw, later, monkeypatch):
     cache = raw.parent / "cache"
     run(raw, cache=cache)
-    monkeypatch.setattr(work, "_decoders", lambda: "newer")
+    cut = []
+
+    def note(job, tick):
+        cut.append(job.path.name)
+        return work.cut(job, tick)
+
+    monkeypatch.setattr(processing, "cut", note)
+    monkeypatch.setattr(work, "ffmpeg_version", lambda: "newer")
     run(raw, force=True, cache=cache)
-    results = [json.loads(path.read_text()) for path in (cache / "segment").glob("*/*/result.json")]
-    assert [values.get("decoders", "newer") for values in results] == ["newer"] * len(results)
-    assert sum("refusal" in values for values in results) == 2  # bad.wav and silence.wav
+    assert cut == ["bad.wav"]
+    cut.clear()
+    monkeypatch.setattr(work, "package_versions", lambda _names: {"soxr": "newer"})
+    run(raw, force=True, cache=cache)
+    assert len(cut) == 8
+    origin = json.loads((raw.parent / "clips/segment.json").read_text())
+    assert origin["versions"]["soxr"] == origin["versions"]["ffmpeg"] == "newer"
+    assert "libsndfile" in origin["versions"]
 
 
-@pytest.mark.parametrize("damage", ["short", "gone", "result", "view"])
+@pytest.mark.parametrize("damage", ["short", "changed", "gone", "result", "view"])
 def test_a_damaged_entry_is_made_again(raw, later, damage):
     cache = raw.parent / "cache"
     run(raw, cache=cache)
+    before = tree(raw)
     tar = next(iter((cache / "segment").glob("*/*/clips.tar")))
     result = tar.with_name("result.json")
     if damage == "short":
         copy = tar.read_bytes()[:-512]
         tar.unlink()
         tar.write_bytes(copy)
+    elif damage == "changed":  # through a link in some clips folder
+        tar.chmod(0o644)
+        with tar.open("r+b") as file:
+            file.write(b"????")
     elif damage == "gone":
         tar.unlink()
     else:
@@ -215,7 +234,7 @@ def test_a_damaged_entry_is_made_again(raw, later, damage):
         result.unlink()
         result.write_text(json.dumps(values))
     run(raw, "again", cache=cache)
-    assert tree(raw, "again") == tree(raw)
+    assert tree(raw, "again") == before
     assert tar.exists()
 
 
@@ -227,6 +246,12 @@ def test_kept_files_are_links_that_nobody_can_write_to(raw, later):
     assert {path.stat().st_ino for path in placed} <= kept
     assert all(path.stat().st_mode & 0o222 == 0 for path in placed)
     run(raw, force=True, cache=cache)  # also where they are read-only
+
+
+def test_a_tar_that_vanishes_before_it_is_linked_is_told(tmp_path):
+    with pytest.raises(InputCorruptError, match="vanished") as caught:
+        place_tar(tmp_path / "gone.tar", tmp_path, "0" * 64)
+    assert "again" in caught.value.hint
 
 
 def test_where_links_fail_files_are_copied(raw, later, monkeypatch):
@@ -256,6 +281,47 @@ def test_a_recording_written_to_while_it_is_read_is_left_for_later(raw, later, m
     assert report.sources_skipped["changed_while_reading"] == 1
     report = run(raw, force=True, cache=cache)
     assert "changed_while_reading" not in report.sources_skipped
+
+
+def test_a_crash_of_the_only_recording_left_does_not_end_the_command(raw, later, monkeypatch):
+    cache = raw.parent / "cache"
+    run(raw, cache=cache)
+    speak(raw / "crash.wav", 50)
+    monkeypatch.setattr(processing, "cut", crashing.cut_or_crash)
+    report = run(raw, force=True, cache=cache, workers=1)
+    assert report.sources_skipped["decoder_crashed"] == 1
+
+
+def test_a_decoder_that_was_killed_is_no_verdict(raw, later, monkeypatch):
+    def killed(path, *args, **options):
+        raise work.AudioReadError("decoder_killed", "ffmpeg ended with code 137")
+
+    cache = raw.parent / "cache"
+    with monkeypatch.context() as patch:
+        patch.setattr(work, "segment_source", killed)
+        with pytest.raises(InputEmptyError, match="recordings"):
+            run(raw, cache=cache)
+    assert run(raw, cache=cache).sources_read == 6
+
+
+def test_channels_of_opposite_phase_are_no_damage(tmp_path):
+    spans, seconds = paced([1.6, 1.9], [0.5] * 3)
+    wave = bursts(spans, seconds, RATE_HZ, seed=3)
+    (tmp_path / "raw").mkdir()
+    soundfile.write(tmp_path / "raw/a.wav", np.stack([wave, -wave], axis=1), RATE_HZ)
+    report = run(tmp_path / "raw")
+    assert "out_of_phase" in (tmp_path / "clips/sources.jsonl").read_text()
+    assert not report.partial
+
+
+def test_what_a_killed_run_left_in_its_place_is_replaced(raw, tmp_path):
+    origin = work.Origin.of(PARAMS)
+    file = work.look_at(raw / "r1.wav", lambda _: None)
+    job = work.Job(raw / "r1.wav", file, False, origin, None, tmp_path / "scratch")
+    job.place.mkdir(parents=True)
+    (job.place / "clips.tar").write_text("half")
+    assert work.cut(job, lambda _: None) is None
+    assert work.find_result(job).clips
 
 
 @pytest.mark.parametrize("cached", [True, False])
@@ -366,7 +432,7 @@ def test_workers_are_all_cores_when_none_are_named(raw, monkeypatch):
     class Noted(Workers):
         def __init__(self, count):
             counts.append(count)
-            super().__init__(1)
+            super().__init__(0)
 
     monkeypatch.setattr(stage, "Workers", Noted)
     monkeypatch.setattr(stage, "usable_cores", lambda: 7)

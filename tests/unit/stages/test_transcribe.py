@@ -8,6 +8,8 @@ from kamerton.core.errors import (
     InputMissingError,
     UsageError,
 )
+from kamerton.core.files import write_json
+from kamerton.data.tables import read_transcripts
 from kamerton.data.transcription import ListeningIdentity
 from kamerton.stages import transcribe as stage
 from tests.clip_folder import RATE_HZ, ClipFolder, ScriptedRecogniser, read_lines, write_lines
@@ -378,3 +380,19 @@ def test_a_text_that_says_something_else_is_noted_and_not_taken(tmp_path, listen
     _, rows = run(made, PARAMS)
     assert [row["text"] for row in rows] == ["the river runs to the sea", "a stone in the garden"]
     assert {(row["origin"], row["note"]) for row in rows} == {("recognised", "text_disagrees")}
+
+
+def test_a_part_may_have_no_clips_and_knows_texts_of_others(tmp_path, hear):
+    hear()
+    made = coded_folder(tmp_path, {"a.wav": [5.0, 4.0]})
+    write_json(made.clips_path / "segment.json", {"shard": "0/2"})
+    give(made, {"id": "f" * 16, "text": "of another part"})
+    report, rows = run(made)
+    assert (report.partial, len(rows)) == (False, 2)
+    made.clips = []
+    made.save()
+    report, rows = run(made)
+    assert (report.partial, report.clips, rows) == (False, 0, [])
+    assert report.metrics()["kept"] == 0.0
+    assert report.summary()
+    assert read_transcripts(tmp_path / "t.jsonl") == {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Literal
 
 from kamerton.data.given_texts.alignment import align_text
@@ -56,12 +57,16 @@ class Matched:
     problems: list[TextProblem] = field(default_factory=list)
 
 
-def match_given(texts: Sequence[GivenText], clips: Sequence[Clip]) -> Matched:
+def match_given(
+    texts: Sequence[GivenText], clips: Sequence[Clip], language: str | None = None
+) -> Matched:
     """Find the clip of each text; ``clips`` are all of the folder, also those rejected.
 
     Corrections go before everything else, subtitles before texts of whole recordings, and text
     files before metadata.csv. A correction fits the clip of its id, or else that with which it
-    shares nine tenths of its time and of the clip's, since ids change where cuts do.
+    shares nine tenths of its time and of the clip's, since ids change where cuts do. Of several
+    files of subtitles for a recording one is taken: that named after ``language``, as in
+    ``talk.en.srt``, unless all say the same.
     """
     matched = Matched()
     by_source: dict[str, list[Clip]] = {}
@@ -73,7 +78,7 @@ def match_given(texts: Sequence[GivenText], clips: Sequence[Clip]) -> Matched:
         if text.kind == "subtitle" and text.source in by_source:
             cues.setdefault(text.source, []).append(text)
     for source, own in cues.items():
-        _subtitle(own, by_source[source], matched)
+        _subtitle(_of_one_file(own, source, language, matched), by_source[source], matched)
     for source, text in _whole_texts(texts, matched).items():
         if source in by_source:
             _whole(source, text, by_source[source], matched)
@@ -136,6 +141,33 @@ def _at(text: GivenText, clips: Sequence[Clip]) -> Clip | None:
         and shared >= _SAME_SHARE * (clip.end_sample - clip.start_sample) / clip.sample_rate_hz
     ]
     return max(fitting, key=lambda item: item[:2])[2] if fitting else None
+
+
+def _of_one_file(
+    cues: Sequence[GivenText], source: str, language: str | None, matched: Matched
+) -> Sequence[GivenText]:
+    """The cues of one of the files about a recording; none where they differ and none is for it."""
+    files: dict[str, list[GivenText]] = {}
+    for cue in cues:
+        files.setdefault(cue.where.rpartition(":")[0], []).append(cue)
+    in_language = {
+        file: own for file, own in files.items() if language and _language(file) == language.lower()
+    }
+    chosen = list((in_language or files).values())
+    first = chosen[0]
+    said = [cue.text for cue in first]
+    other = next((own for own in chosen if [cue.text for cue in own] != said), None)
+    if other is None:
+        return first
+    detail = f"{first[0].where} says otherwise of {source}"
+    matched.problems.append(TextProblem(other[0].where, "contradiction", detail))
+    return ()
+
+
+def _language(file: str) -> str:
+    """``en`` of ``talk.en-GB.srt``; whatever follows the last dot of other names."""
+    suffix = PurePosixPath(PurePosixPath(file).stem).suffix
+    return suffix.removeprefix(".").replace("_", "-").partition("-")[0].lower()
 
 
 def _subtitle(cues: Sequence[GivenText], clips: Sequence[Clip], matched: Matched) -> None:

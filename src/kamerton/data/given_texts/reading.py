@@ -8,7 +8,8 @@
 | ``metadata.csv`` | all that is said, by name | recordings in its folder and below |
 
 NAME is a recording's name with or without its ending; subtitles may add a language, as in
-``talk.en.srt``. Text files of usual names (README, LICENSE …) are notes and passed over.
+``talk.en.srt``. Text files of usual names (README, LICENSE …) are notes and passed over,
+unless a recording is called so.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def read_given_texts(folder: Path, recordings: Sequence[Recording]) -> Found:
     texts: list[GivenText] = []
     problems: list[TextProblem] = []
     for file in find_files(folder):
-        reader = _reader(file.name)
+        reader = _reader(file.name, names)
         if reader is None:
             continue
         try:
@@ -72,13 +73,14 @@ def _read(path: Path) -> bytes:
         raise TextError("not_readable", error.strerror or "") from error
 
 
-def _reader(name: str) -> Reader | None:
+def _reader(name: str, names: Names) -> Reader | None:
     path = PurePosixPath(name)
     by_name = {"corrections.csv": take_corrections, "metadata.csv": take_metadata}
     if reader := by_name.get(path.name.lower()):
         return reader
     if path.suffix.lower() == ".txt":
-        return None if _NOTES.fullmatch(path.stem) else take_text_file
+        is_note = _NOTES.fullmatch(path.stem) and not names.beside(name, languages=False)
+        return None if is_note else take_text_file
     return take_subtitles if path.suffix.lower() in (".srt", ".vtt") else None
 
 

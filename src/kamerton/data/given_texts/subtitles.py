@@ -52,8 +52,10 @@ def parse_subtitles(data: bytes, where: str) -> tuple[list[Cue], list[TextProble
     cues: list[Cue] = []
     problems: list[TextProblem] = []
     rolling = _INLINE_TIME.search(text) is not None
+    # SubRip has nothing but cues, so what follows an empty line is a cue's too.
+    inner_blanks = where.lower().endswith(".srt") and not text.startswith("WEBVTT")
     before: tuple[float, list[str]] = (0.0, [])
-    for number, times, lines in _blocks(text.split("\n")):
+    for number, times, lines in _blocks(text.split("\n"), inner_blanks=inner_blanks):
         if len(problems) >= MAX_PROBLEMS:
             problems.append(TextProblem(f"{where}:{number}", "more_problems"))
             break
@@ -71,20 +73,30 @@ def parse_subtitles(data: bytes, where: str) -> tuple[list[Cue], list[TextProble
     return sorted(cues, key=lambda cue: (cue.start_seconds, cue.end_seconds)), problems
 
 
-def _blocks(lines: list[str]) -> Iterator[tuple[int, str, list[str]]]:
+def _blocks(lines: list[str], *, inner_blanks: bool) -> Iterator[tuple[int, str, list[str]]]:
     """Line number of its times, the times, and the lines of text, of every cue.
 
-    A cue ends at an empty line, or where the next one begins without one.
+    A cue ends at an empty line, or where the next one begins without one; with ``inner_blanks``
+    only there.
     """
     starts = [number for number, line in enumerate(lines) if _is_timing(line)]
     for start, following in zip(starts, [*starts[1:], None], strict=False):
         body = lines[start + 1 : following]
         end = next((number for number, line in enumerate(body) if not line.strip()), None)
-        if end is not None:
+        if end is not None and inner_blanks:
+            body = _before_next(body, is_last=following is None)
+        elif end is not None:
             body = body[:end]
         elif following is not None and body and _NUMBER.fullmatch(body[-1]):
             body.pop()  # the number of the next cue
         yield start + 1, lines[start], body
+
+
+def _before_next(body: list[str], *, is_last: bool) -> list[str]:
+    """Without the number of the next cue, which stands right before its times, and empty lines."""
+    if not is_last and _NUMBER.fullmatch(body[-1]):
+        body = body[:-1]
+    return [line for line in body if line.strip()]
 
 
 def _is_timing(line: str) -> bool:
