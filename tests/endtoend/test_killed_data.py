@@ -22,10 +22,10 @@ pytestmark = [
 
 SEED = 20261120
 OUTPUTS = ("data/clips", "data/transcripts.jsonl", "data/dataset", "data/analysis.json", "reports")
-# Kill once so much of a stage is in the cache (and a random moment later): of ten recordings, and
-# of their windows and clips.
-MOMENTS = {"segment": (1, 4, 7), "transcribe": (2, 20, 40)}
-LONGEST_WAIT_SECONDS = 0.4
+# Kill once so much more of a stage is in the cache (and a random moment later): ten recordings, whose
+# clips are a window each.
+MOMENTS = {"segment": (1, 1, 1), "transcribe": (1, 2, 2)}
+LONGEST_WAIT_SECONDS = {"segment": 0.4, "transcribe": 0.1}
 
 Entries = dict[Path, int]
 
@@ -105,8 +105,8 @@ def test_kill_segment_and_transcribe_at_random(repository: Path, tmp_path: Path)
     chance, before, lost = random.Random(SEED), Entries(), set[Path]()
     for stage, moments in MOMENTS.items():
         for more in moments:
-            count = len(before) + 1 if stage == "segment" else len(before) + more
-            moment = once(killed, count, chance.uniform(0.0, LONGEST_WAIT_SECONDS))
+            wait_seconds = chance.uniform(0.0, LONGEST_WAIT_SECONDS[stage])
+            moment = once(killed, len(before) + more, wait_seconds)
             kill = run_and_kill(repro(stage), killed, ("kamerton", stage), moment)
             assert kill.exit_code != 0
             assert len(begun(killed) - lost) <= usable_cores()  # no more than was in flight
