@@ -19,12 +19,11 @@ from kamerton.config.data_sections import (
     TranscribeParams,
 )
 from kamerton.config.section import Section
+from kamerton.config.train_section import ModelParams, TrainParams
 from kamerton.config.voice_sections import (
     EvaluateParams,
-    ModelParams,
     PromoteParams,
     TrackingParams,
-    TrainParams,
     TuneParams,
 )
 

@@ -11,7 +11,6 @@ import os
 import pickle
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,36 +19,10 @@ from torch import nn
 
 from kamerton.core.errors import InputCorruptError
 from kamerton.core.files import write_bytes
+from kamerton.training.state import TrainState
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _STEP_NAME = re.compile(r"step_(\d+)\.pt")
-
-
-@dataclass(frozen=True, slots=True)
-class TrainState:
-    """Where a run stands, besides weights and optimiser.
-
-    Attributes:
-        step: Steps made, skipped ones included.
-        epoch: The epoch that the next step belongs to.
-        batch: The batch of that epoch that the next step takes.
-        best_step: When the best evaluation was made; 0 before the first.
-        best_quality: Its figure of merit, lower is better; infinite before the first.
-        best_values: What it measured.
-        evaluated_step: When the last evaluation was made.
-        skipped: Steps that were not applied because they were not finite.
-        skipped_in_a_row: Those since the last good step.
-    """
-
-    step: int = 0
-    epoch: int = 0
-    batch: int = 0
-    best_step: int = 0
-    best_quality: float = float("inf")
-    best_values: dict[str, float] = field(default_factory=dict)
-    evaluated_step: int = 0
-    skipped: int = 0
-    skipped_in_a_row: int = 0
 
 
 class Checkpoints:
@@ -107,7 +80,7 @@ class Checkpoints:
                 continue
             model.load_state_dict(record["model"])
             optimizer.load_state_dict(record["optimizer"])
-            return TrainState(**record["state"])
+            return TrainState.from_dict(record["state"])
         if problem is not None:
             raise problem
         return None
@@ -121,7 +94,7 @@ def _encode(model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainStat
     buffer = io.BytesIO()
     record = {
         "format_version": FORMAT_VERSION,
-        "state": asdict(state),
+        "state": state.to_dict(),
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
     }
@@ -142,7 +115,6 @@ def read_checkpoint(path: Path, *, hint: str | None = None) -> Mapping[str, Any]
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputCorruptError(path, problem=f"cannot be read ({reason})", hint=hint) from error
     known = isinstance(record, dict) and record.get("format_version") == FORMAT_VERSION
-    names = {item.name for item in fields(TrainState)}
-    if not known or set(record["state"]) != names:
+    if not known or set(record["state"]) != set(TrainState().to_dict()):
         raise InputCorruptError(path, problem="is not a checkpoint of this version", hint=hint)
     return dict(record)

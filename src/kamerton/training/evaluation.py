@@ -21,10 +21,11 @@ from kamerton.metrics.alignment import (
     attention_scores,
     summarise_attention,
 )
-from kamerton.model.losses import Losses, LossWeights, tacotron_losses
+from kamerton.model.losses import Target, losses_of
 from kamerton.model.tacotron2.model import Predicted, Tacotron2, steps_of
 from kamerton.tracking import names
 from kamerton.training.data import TensorBatch, TrainingData
+from kamerton.training.objective import objective_of
 
 RUNAWAY_FACTOR = 2.0  # an utterance that takes this much longer than the truth never ended
 
@@ -59,21 +60,6 @@ class Evaluation:
     example: Example
 
 
-def losses_of(
-    predicted: Predicted, batch: TensorBatch, frames: Tensor, train: TrainParams
-) -> Losses:
-    """The training loss of one batch; ``frames`` are its frames normalised."""
-    return tacotron_losses(
-        predicted,
-        frames,
-        batch.symbol_lengths,
-        batch.frame_lengths,
-        weights=LossWeights(guided_attention=train.guided_attention_weight),
-        gate_positive_weight=train.gate_pos_weight,
-        guided_attention_sigma=train.guided_attention_sigma,
-    )
-
-
 @torch.no_grad()
 def evaluate(model: Tacotron2, data: TrainingData, train: TrainParams) -> Evaluation:
     """Measure the model on the validation split; leaves it in the mode it was in."""
@@ -101,7 +87,8 @@ def _teacher_forced(model: Tacotron2, data: TrainingData, train: TrainParams) ->
     for index, batch in enumerate(data.validation):
         frames = model.normalise(batch.frames)
         predicted = _forced(model, batch, frames, seed=index)
-        raw = losses_of(predicted, batch, frames, train).raw
+        target = Target(frames, batch.frame_lengths, batch.symbols, batch.symbol_lengths)
+        raw = losses_of(predicted, target, objective_of(train)).raw
         size = len(batch.symbols)
         for name in totals:
             totals[name] += size * float(raw[name])

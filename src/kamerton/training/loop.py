@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,16 +18,17 @@ from kamerton.config.schema import AudioParams, TrainParams
 from kamerton.core.errors import PipelineError, StoppedError
 from kamerton.core.progress import Progress
 from kamerton.core.stop import StopRequest
-from kamerton.model.losses import Losses
 from kamerton.model.tacotron2.model import Tacotron2
 from kamerton.tracking import RunDirectory, Tracker, names
-from kamerton.training.checkpoint import Checkpoints, TrainState
-from kamerton.training.data import TensorBatch, TrainingData
-from kamerton.training.evaluation import Evaluation, evaluate, losses_of
+from kamerton.training.checkpoint import Checkpoints
+from kamerton.training.controls import Controls
+from kamerton.training.data import TrainingData
+from kamerton.training.evaluation import Evaluation, evaluate
 from kamerton.training.illustration import illustrate
 from kamerton.training.schedule import learning_rate
+from kamerton.training.state import TrainState
+from kamerton.training.step import StepResult, Trainee, train_step
 
-LOG_INTERVAL_STEPS = 10
 MAX_SKIPPED_IN_A_ROW = 10  # then the run is beyond what skipping can save
 
 
@@ -51,22 +51,6 @@ class Job:
     illustrated: AudioParams | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class StepResult:
-    """What one optimiser step did."""
-
-    losses: Losses
-    grad_norm: float
-    applied: bool
-
-
-def make_optimizer(model: Tacotron2, train: TrainParams) -> torch.optim.Optimizer:
-    """Adam with decoupled weight decay; the fused form is five times faster on a CPU."""
-    return torch.optim.AdamW(
-        model.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay, fused=True
-    )
-
-
 def train_model(
     job: Job, state: TrainState, *, stop: StopRequest, on_progress: Progress
 ) -> TrainState:
@@ -79,12 +63,12 @@ def train_model(
         PipelineError: too many steps in a row gave numbers that are not finite.
     """
     train = job.train
+    trainee = Trainee(job.model, job.optimizer, train)
     job.model.train()
     while state.step < job.total_steps and not out_of_patience(state, job):
-        for group in job.optimizer.param_groups:
-            group["lr"] = learning_rate(state.step, job.total_steps, train)
+        controls = controls_at(state, job.total_steps, train)
         torch.manual_seed(_step_seed(train.seed, state.step))
-        result = train_step(job.model, job.optimizer, job.data.batch(state.step), train)
+        result = train_step(trainee, [job.data.batch(state.step)], controls)
         state = _after(state, result, job)
         _log_step(job, state, result)
 
@@ -108,35 +92,16 @@ def train_model(
     return state
 
 
-def train_step(
-    model: Tacotron2, optimizer: torch.optim.Optimizer, batch: TensorBatch, train: TrainParams
-) -> StepResult:
-    """One forward and backward pass and, if every number is finite, one update."""
-    frames = model.normalise(batch.frames)
-    with torch.autocast(
-        frames.device.type, torch.bfloat16, enabled=uses_bf16(train, frames.device)
-    ):
-        predicted = model(batch.symbols, batch.symbol_lengths, frames, batch.frame_lengths)
-    losses = losses_of(predicted.widened(), batch, frames, train)
-    optimizer.zero_grad(set_to_none=True)
-    losses.total.backward()  # type: ignore[no-untyped-call]
-    losses = losses.detached()
-    norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), train.grad_clip_thresh))
-    applied = math.isfinite(norm) and math.isfinite(float(losses.total))
-    if applied:
-        optimizer.step()
-    return StepResult(losses, norm, applied)
-
-
-def uses_bf16(train: TrainParams, device: torch.device) -> bool:
-    """Whether the large products are made in bfloat16.
-
-    ``auto`` is single precision on a CPU, where the demo's small network gains nothing from
-    bfloat16, and bfloat16 on the GPUs that have it.
-    """
-    if train.precision == "auto":
-        return device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return train.precision == "bf16"
+def controls_at(state: TrainState, total: int, train: TrainParams) -> Controls:
+    """What the next step is made with."""
+    return Controls(
+        learning_rate=learning_rate(state.step, total, train),
+        clip_norm=train.grad_clip_thresh,
+        guided_attention_weight=train.guided_attention_weight,
+        owners={
+            "learning_rate": "schedule", "clip_norm": "params", "guided_attention_weight": "params",
+        },
+    )  # fmt: skip
 
 
 def out_of_patience(state: TrainState, job: Job) -> bool:
@@ -172,7 +137,8 @@ def _after(state: TrainState, result: StepResult, job: Job) -> TrainState:
 
 
 def _log_step(job: Job, state: TrainState, result: StepResult) -> None:
-    if state.step != 1 and state.step % LOG_INTERVAL_STEPS and state.step != job.total_steps:
+    interval = job.train.monitoring.log_interval_steps
+    if state.step != 1 and state.step % interval and state.step != job.total_steps:
         return
     raw, weighted = result.losses.raw, result.losses.weighted
     values = {

@@ -9,10 +9,11 @@ from kamerton.metrics.alignment import summarise_attention
 from kamerton.model.export import VoiceDescription, export_voice
 from kamerton.model.tacotron2.model import Tacotron2
 from kamerton.tracking import RunDirectory, names
-from kamerton.training.checkpoint import TrainState, read_checkpoint
+from kamerton.training.checkpoint import read_checkpoint
 from kamerton.training.evaluation import Evaluation, evaluate
 from kamerton.training.report import RunStory, training_page
 from kamerton.training.session import Session
+from kamerton.training.state import TrainState
 
 # A finished run does not go back to make its best checkpoint again.
 _BEGIN_ANEW = "begin anew: `kamerton train --force`"

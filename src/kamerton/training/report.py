@@ -11,9 +11,9 @@ from kamerton.metrics.alignment import AttentionScores
 from kamerton.report.figures import lines
 from kamerton.report.page import Page
 from kamerton.tracking import RunDirectory, names, read_records
-from kamerton.training.checkpoint import TrainState
 from kamerton.training.evaluation import Evaluation
 from kamerton.training.illustration import attention_picture, mel_picture, to_wave
+from kamerton.training.state import TrainState
 
 MAX_PICTURES = 6  # of the attention over time
 

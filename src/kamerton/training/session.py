@@ -18,13 +18,16 @@ from kamerton.core.errors import ParamsError, PipelineError, StoppedError, Usage
 from kamerton.core.progress import Progress, silent
 from kamerton.core.stop import StopRequest
 from kamerton.data.manifest import Dataset
-from kamerton.model.tacotron2.model import Architecture, Tacotron2
+from kamerton.model.tacotron2.model import Tacotron2
 from kamerton.tracking import RunDirectory, find_runs, list_runs, open_trackers
-from kamerton.training.checkpoint import Checkpoints, TrainState
+from kamerton.training.architecture import architecture_of
+from kamerton.training.checkpoint import Checkpoints
 from kamerton.training.data import TrainingData
 from kamerton.training.fingerprint import run_fingerprint
-from kamerton.training.loop import Job, make_optimizer, train_model
+from kamerton.training.loop import Job, train_model
 from kamerton.training.schedule import total_steps
+from kamerton.training.state import TrainState
+from kamerton.training.step import make_optimizer
 
 CACHE_FOLDER = "cache"  # below the folder of runs, shared by all of them
 TRIAL_SUFFIX = "-trial"
@@ -40,21 +43,6 @@ def fixed_threads(train: TrainParams) -> Iterator[int]:
         yield threads
     finally:
         torch.set_num_threads(before)
-
-
-def architecture_of(params: Params, symbols: int) -> Architecture:
-    """The network that the parameters ask for, for a table of so many symbols."""
-    train = params.train
-    return Architecture(
-        symbols=symbols,
-        mels=params.audio.mel_channels,
-        encoder_dropout=train.encoder_dropout,
-        prenet_dropout=train.prenet_dropout,
-        attention_dropout=train.attention_dropout,
-        decoder_dropout=train.decoder_dropout,
-        postnet_dropout=train.postnet_dropout,
-        **train.model.model_dump(),
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +88,7 @@ class Session:
             InputEmptyError, InputCorruptError: the dataset is not what it should be.
         """
         _require_equal_text(dataset, params)
+        params = params.model_copy(update={"train": params.train.resolved()})
         device = _device(params.train)
         data = TrainingData(
             dataset, runs / CACHE_FOLDER, params, device=device, on_progress=on_progress

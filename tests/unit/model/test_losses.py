@@ -5,14 +5,9 @@ import math
 import pytest
 import torch
 
-from kamerton.model.losses import (
-    LossWeights,
-    gate_loss,
-    gate_targets,
-    guided_attention_loss,
-    mel_loss,
-    tacotron_losses,
-)
+from kamerton.model.losses import Objective, Target, losses_of
+from kamerton.model.losses.attention import guided_attention_loss
+from kamerton.model.losses.frames import gate_loss, gate_targets, mel_loss
 from kamerton.model.tacotron2.model import Predicted
 
 
@@ -76,20 +71,20 @@ def test_the_total_is_the_sum_of_the_weighted_parts_and_each_weight_reaches_the_
     target, lengths = torch.randn(2, 5, 4), torch.tensor([5, 2])
     symbols = torch.tensor([3, 3])
 
-    def gradient(weights: LossWeights) -> list[float]:
+    def gradient(mel: float, gate: float, guided: float) -> list[float]:
         leaves = [torch.full(s, 0.3, requires_grad=True) for s in ((2, 6, 4), (2, 6, 4), (2, 6))]
         attention = torch.full((2, 3, 3), 1 / 3, requires_grad=True)
         predicted = Predicted(leaves[0], leaves[1], leaves[2], attention)
-        losses = tacotron_losses(
-            predicted, target, symbols, lengths, weights=weights, gate_positive_weight=5.0,
-            guided_attention_sigma=0.4,
-        )  # fmt: skip
+        parts = ("mel_before", "mel_after", "gate", "guided_attention")
+        weights = dict(zip(parts, (mel, mel, gate, guided), strict=True))
+        aim = Target(target, lengths, torch.ones(2, 3, dtype=torch.long), symbols)
+        losses = losses_of(predicted, aim, Objective(weights))
         assert losses.total.item() == pytest.approx(sum(v.item() for v in losses.weighted.values()))
         losses.total.backward()
         return [float(leaf.grad.abs().sum()) for leaf in (*leaves, attention)]  # type: ignore[union-attr]
 
-    base = gradient(LossWeights(1.0, 1.0, 1.0))
+    base = gradient(1, 1, 1)
     assert all(value > 0 for value in base)
-    doubled = [gradient(LossWeights(*weights)) for weights in ((2, 1, 1), (1, 2, 1), (1, 1, 2))]
+    doubled = [gradient(*weights) for weights in ((2, 1, 1), (1, 2, 1), (1, 1, 2))]
     for changed, expected in zip(doubled, ([2, 2, 1, 1], [1, 1, 2, 1], [1, 1, 1, 2]), strict=True):
         assert [a / b for a, b in zip(changed, base, strict=True)] == pytest.approx(expected)

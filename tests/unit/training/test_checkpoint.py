@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from kamerton.core.errors import InputCorruptError
-from kamerton.training.checkpoint import Checkpoints, TrainState, read_checkpoint
+from kamerton.training.checkpoint import Checkpoints, read_checkpoint
+from kamerton.training.state import TrainState
 
 
 def trained(seed: int, steps: int = 2) -> tuple[torch.nn.Linear, torch.optim.Optimizer]:

@@ -16,8 +16,9 @@ from kamerton.core.stop import StopRequest
 from kamerton.data.manifest import Dataset
 from kamerton.tracking import RunDirectory, read_records
 from kamerton.training import checkpoint as checkpoint_module
-from kamerton.training.checkpoint import TrainState, read_checkpoint
+from kamerton.training.checkpoint import read_checkpoint
 from kamerton.training.session import Session, fixed_threads
+from kamerton.training.state import TrainState
 from tests.tiny_corpus import tiny_params, write_tiny_dataset
 
 
@@ -174,11 +175,11 @@ def poison(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:
 
     real, calls = loop.train_step, []
 
-    def train_step(model: Any, optimizer: Any, batch: Any, train: Any) -> Any:
+    def train_step(trainee: Any, batches: Any, controls: Any) -> Any:
         calls.append(1)
         if len(calls) in steps:
-            batch.frames[0, 0, 0] = float("inf")
-        return real(model, optimizer, batch, train)
+            batches[0].frames[0, 0, 0] = float("inf")
+        return real(trainee, batches, controls)
 
     monkeypatch.setattr(loop, "train_step", train_step)
 

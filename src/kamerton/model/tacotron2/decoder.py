@@ -57,6 +57,10 @@ class Decoded:
     gate_logits: Tensor
     attention: Tensor
 
+    def widened(self) -> Decoded:
+        """The same in single precision."""
+        return Decoded(self.frames.float(), self.gate_logits.float(), self.attention.float())
+
 
 class Decoder(nn.Module):
     """The decoder of Tacotron 2 with a reduction factor (Wang et al. 2017, arXiv:1703.10135).

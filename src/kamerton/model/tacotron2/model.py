@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kamerton.model.tacotron2.decoder import Decoder
+from kamerton.model.tacotron2.decoder import Decoded, Decoder
 from kamerton.model.tacotron2.encoder import Encoder
 from kamerton.model.tacotron2.postnet import Postnet
 
@@ -39,6 +39,13 @@ class Architecture:
     postnet_convolutions: int = 5
     postnet_kernel: int = 5
     postnet_dropout: float = 0.5
+    attention: str = "location_sensitive"
+    speakers: int = 1
+    speaker_embedding_dim: int = 0
+    double_decoder_reduction: int = 0
+    recurrent_noise: str = "output"
+    variational: str = "gal"
+    spectral_dropout: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as ``model.json`` stores them."""
@@ -54,18 +61,23 @@ class Predicted:
         after: Frames after it, (B, F, C).
         gate_logits: Whether a frame is the last, (B, F).
         attention: Weights, (B, T, N), with T = F / r.
+        coarse: What the coarse decoder that trains beside the first makes; None without one.
+        noise_divergence: What learned noise widths cost, a number; None without any.
     """
 
     before: Tensor
     after: Tensor
     gate_logits: Tensor
     attention: Tensor
+    coarse: Decoded | None = None
+    noise_divergence: Tensor | None = None
 
     def widened(self) -> Predicted:
         """The same in single precision, as losses need it."""
         return Predicted(
             self.before.float(), self.after.float(), self.gate_logits.float(),
-            self.attention.float(),
+            self.attention.float(), self.coarse and self.coarse.widened(),
+            None if self.noise_divergence is None else self.noise_divergence.float(),
         )  # fmt: skip
 
 

@@ -1,0 +1,125 @@
+"""Where a run stands, besides weights and optimiser: what a checkpoint keeps of the loop.
+
+Everything that decides what the next step does is either a function of the seed and the step, or
+stands here. So a run that goes on from a checkpoint makes the same numbers as one that never
+stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseState:
+    """Which phase the run is in.
+
+    Attributes:
+        index: From 0.
+        since_step: The step it was entered at.
+        met: Evaluations in a row that met its goal.
+    """
+
+    index: int = 0
+    since_step: int = 0
+    met: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ClipState:
+    """What adaptive clipping remembers: the newest gradient norms, the oldest first."""
+
+    norms: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GateState:
+    """What the adaptive gate loss remembers.
+
+    Attributes:
+        weight: How much the gate counts now.
+        hits: Stop frames found since the weight was last looked at.
+        fired: Stops predicted since then.
+        actual: Stops there were since then.
+    """
+
+    weight: float = 1.3
+    hits: int = 0
+    fired: int = 0
+    actual: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryState:
+    """What was done about trouble so far.
+
+    Attributes:
+        count: Interventions made.
+        last_step: The step of the last one; 0 before the first.
+        learning_rate_factor: What they left of the learning rate.
+        clip_factor: What they left of the clipping threshold.
+        warm_restart_step: Where the last warm restart began; 0 for none.
+        loud_steps: Steps in a row whose gradient was too large.
+        best_diagonality: The best evaluation's attention so far.
+    """
+
+    count: int = 0
+    last_step: int = 0
+    learning_rate_factor: float = 1.0
+    clip_factor: float = 1.0
+    warm_restart_step: int = 0
+    loud_steps: int = 0
+    best_diagonality: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class TrainState:
+    """Where a run stands, besides weights and optimiser.
+
+    Attributes:
+        step: Optimiser steps made, skipped ones included.
+        epoch: The epoch that the next step belongs to.
+        batch: The group of batches of that epoch that the next step takes.
+        epoch_share: The share of the clips, the shortest, that this epoch is made of.
+        best_step: When the best evaluation was made; 0 before the first.
+        best_quality: Its figure of merit, lower is better; infinite before the first.
+        best_values: What it measured.
+        evaluated_step: When the last evaluation was made.
+        skipped: Steps that were not applied because they were not finite.
+        skipped_in_a_row: Those since the last good step.
+        phase, clip, gate, recovery: See there.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    epoch_share: float = 1.0
+    best_step: int = 0
+    best_quality: float = float("inf")
+    best_values: dict[str, float] = field(default_factory=dict)
+    evaluated_step: int = 0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    phase: PhaseState = PhaseState()
+    clip: ClipState = ClipState()
+    gate: GateState = GateState()
+    recovery: RecoveryState = RecoveryState()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as a checkpoint holds them."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Undo ``to_dict``; raises KeyError or TypeError for anything else."""
+        given = dict(values)
+        clip = ClipState(tuple(given.pop("clip")["norms"]))
+        return cls(
+            phase=PhaseState(**given.pop("phase")),
+            clip=clip,
+            gate=GateState(**given.pop("gate")),
+            recovery=RecoveryState(**given.pop("recovery")),
+            **given,
+        )
