@@ -141,7 +141,7 @@ def _other_values(value: Any, kind: str) -> list[Any]:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return [value + 1, value + 2, value * 2, value - 1, value / 2, value * 0.9]
     if isinstance(value, tuple):
-        return [value[:-1]]
+        return [value[:-1], tuple(item / 2 for item in value if isinstance(item, float))]
     if isinstance(value, dict):
         return [{"train.weight_decay": {"type": "float", "low": 0.01, "high": 0.02}}]
     choices = [choice for choice in kind.split(" | ") if choice not in ("null", str(value))]
