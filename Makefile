@@ -8,7 +8,7 @@ export MLFLOW_DISABLE_TELEMETRY = true
 export ORT_DISABLE_TELEMETRY = 1
 export DVC_NO_ANALYTICS = 1
 
-.PHONY: help setup demo test test-slow test-engine bench check format docs clean
+.PHONY: help setup demo test test-slow test-training test-engine bench check format docs clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -34,11 +34,14 @@ test: $(READY)  ## the test suite
 test-slow: $(READY)  ## proofs that take minutes: kill and resume, whole pipelines
 	$(BIN)/python -m pytest -m slow
 
+test-training: $(READY)  ## proofs that training loses no work: kills, full disks, dead servers
+	$(BIN)/python -m pytest -m training
+
 test-engine: $(READY)  ## image builds; skips where no container engine answers
 	$(BIN)/python -m pytest -m engine
 
-bench: $(READY)  ## figures of the data stages against their baselines; see benchmarks/README.md
-	@for name in segmentation transcription scale malformed fuzzing versioning; do \
+bench: $(READY)  ## figures against their baselines, half an hour; see benchmarks/README.md
+	@for name in segmentation transcription scale malformed fuzzing versioning train_step batching inference; do \
 	    echo "== $$name"; $(BIN)/python -m benchmarks.$$name || failed="$$failed $$name"; \
 	done; test -z "$$failed" || { echo "missed:$$failed"; exit 1; }
 

@@ -65,13 +65,14 @@ class FakeVoice:
 
     def __init__(self, texts, *, snr_db=20.0, runaways=(), silent=(), broken=()):
         self.description = FakeDescription(AUDIO, TextParams())
-        self.asked = []
+        self.asked, self.speakers = [], []
         self._waves = {text: spoken(index) for index, text in enumerate(texts)}
         self._snr_db, self._runaways = snr_db, set(runaways)
         self._silent, self._broken = set(silent), set(broken)
 
-    def read(self, texts, *, seed=0):
+    def read(self, texts, *, seed=0, speaker=None):
         self.asked += texts
+        self.speakers += [speaker] * len(texts)
         return [self._read(text, seed) for text in texts]
 
     def _read(self, text, seed):

@@ -106,6 +106,9 @@ def pod_specs() -> list[Any]:
         (manifest,) = parameter.values
         if manifest["kind"] in ("Deployment", "Job"):
             found.append(pytest.param(manifest["spec"]["template"]["spec"], id=parameter.id))
+        elif manifest["kind"] == "PyTorchJob":
+            for replica in manifest["spec"]["pytorchReplicaSpecs"].values():
+                found.append(pytest.param(replica["template"]["spec"], id=parameter.id))
     return found
 
 
@@ -204,6 +207,62 @@ def test_a_pod_of_the_data_jobs_is_tried_again_unless_that_is_no_use() -> None:
     hopeless = {UsageError, ParamsError, InputMissingError, ToolMissingError}
     assert set(rules["FailJob"]["onExitCodes"]["values"]) == {e.exit_code for e in hopeless}
     assert not {137, 143, StoppedError.exit_code} & set(rules["FailJob"]["onExitCodes"]["values"])
+
+
+def training() -> tuple[Json, Json]:
+    """The two ways to train on several GPUs."""
+    (trainjob,) = read(ROOT / "training/trainjob.yaml")
+    (pytorchjob,) = read(ROOT / "training/legacy/pytorchjob.yaml")
+    return trainjob, pytorchjob
+
+
+def test_both_kinds_of_training_jobs_are_the_same_training() -> None:
+    trainjob, pytorchjob = training()
+    trainer = trainjob["spec"]["trainer"]
+    pod = pytorchjob["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]
+    (container,) = pod["containers"]
+    (patch,) = trainjob["spec"]["runtimePatches"]
+    (jobs,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+    patched = jobs["template"]["spec"]["template"]["spec"]
+    for key in ("command", "args", "env"):
+        assert trainer[key] == container[key]
+    assert trainer["resourcesPerNode"] == container["resources"]
+    assert str(trainer["numProcPerNode"]) == pytorchjob["spec"]["nprocPerNode"]
+    assert str(trainer["numProcPerNode"]) == container["resources"]["limits"]["nvidia.com/gpu"]
+    for key in ("securityContext", "volumes", "serviceAccountName"):
+        assert patched[key] == pod[key]
+    for key in ("securityContext", "volumeMounts"):
+        assert patched["containers"][0][key] == container[key]
+    # torchrun has time to have everything saved before the pod is killed.
+    (seconds,) = [e["value"] for e in trainer["env"] if e["name"].endswith("SHUTDOWN_TIMEOUT")]
+    assert int(seconds) < patched["terminationGracePeriodSeconds"]
+    assert patched["terminationGracePeriodSeconds"] == pod["terminationGracePeriodSeconds"]
+
+
+def test_training_jobs_use_the_image_of_this_version() -> None:
+    from kamerton import __version__
+
+    trainjob, _ = training()
+    assert trainjob["spec"]["trainer"]["image"] == f"kamerton-train:{__version__}"
+    (kustomization,) = read(ROOT / "training/legacy/kustomization.yaml")
+    assert kustomization["images"] == [{"name": "kamerton-train", "newTag": __version__}]
+
+
+def test_training_jobs_call_the_command_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from kamerton.cli import main
+
+    given = training()[0]["spec"]["trainer"]
+    assert given["command"] == ["python3", "-m", "torch.distributed.run"]
+    assert given["args"][:3] == ["-m", "kamerton", "train"]
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/params.yaml").write_text("train: {max_steps: 77}", encoding="utf-8")
+    arguments = [a.replace("=/kamerton/", f"={tmp_path}/") for a in given["args"][2:]]
+    assert main.exit_code([*arguments, "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert '"max_steps": 77' in shown
+    assert f"{tmp_path}/runs" in shown
 
 
 def test_the_experiment_is_what_the_parameters_make() -> None:

@@ -53,14 +53,26 @@ def _filterbank(
     rate_hz: int, fft_samples: int, channels: int, min_hz: float, max_hz: float
 ) -> NDArray[np.float32]:
     bins = np.fft.rfftfreq(fft_samples, 1.0 / rate_hz)
-    low, high = hz_to_mel(np.array([min_hz, max_hz], dtype=np.float64))
-    edges = mel_to_hz(np.linspace(low, high, channels + 2))
+    edges = _edges_hz(channels, min_hz, max_hz)
     rising = (bins - edges[:-2, None]) / np.diff(edges)[:-1, None]
     falling = (edges[2:, None] - bins) / np.diff(edges)[1:, None]
     triangles = np.maximum(0.0, np.minimum(rising, falling))
     filters = (triangles * (2.0 / (edges[2:] - edges[:-2]))[:, None]).astype(np.float32)
     filters.flags.writeable = False
     return filters
+
+
+@functools.lru_cache(maxsize=8)
+def mel_centres_hz(audio: AudioParams) -> tuple[float, ...]:
+    """Where each mel band is most sensitive, in Hz, (C,)."""
+    edges = _edges_hz(audio.mel_channels, audio.mel_fmin_hz, audio.fmax_hz)
+    return tuple(edges[1:-1].tolist())
+
+
+def _edges_hz(channels: int, min_hz: float, max_hz: float) -> NDArray[np.float64]:
+    """Where triangle c begins, peaks and ends: elements c to c + 2 of (C + 2,)."""
+    low, high = hz_to_mel(np.array([min_hz, max_hz], dtype=np.float64))
+    return mel_to_hz(np.linspace(low, high, channels + 2))
 
 
 @functools.lru_cache(maxsize=8)

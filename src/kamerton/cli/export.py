@@ -1,5 +1,6 @@
-"""`kamerton export`: a dataset as loose files for other programs."""
+"""`kamerton export`: a dataset as loose files for other programs, a voice as ONNX graphs."""
 
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,7 +10,7 @@ import typer
 from kamerton.cli.output import print_json, print_pairs
 from kamerton.core.progress import shown_progress
 
-_Format = Literal["ljspeech", "nemo", "hf-audiofolder"]
+_Format = Literal["ljspeech", "nemo", "hf-audiofolder", "onnx"]
 
 
 class _Split(StrEnum):
@@ -25,7 +26,8 @@ def add_export_command(app: typer.Typer) -> None:
     app.command(
         "export",
         rich_help_panel="Project",
-        epilog="Example: kamerton export --format ljspeech -o export --rate 16000",
+        epilog="Examples: kamerton export --format ljspeech -o export --rate 16000, "
+        "kamerton export --format onnx -o models/voice-onnx",
     )(export)
 
 
@@ -34,6 +36,9 @@ def export(
     form: Annotated[_Format, typer.Option("--format", help="What is to read it.")] = "ljspeech",
     dataset: Annotated[Path, typer.Option("--dataset", help="Dataset folder.")] = Path(
         "data/dataset"
+    ),
+    model: Annotated[Path, typer.Option("--model", help="Voice folder, for onnx.")] = Path(
+        "models/voice"
     ),
     split: Annotated[
         list[_Split] | None,
@@ -58,7 +63,10 @@ def export(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
-    """Write a dataset as loose sound files, with tables for LJSpeech, NeMo or Hugging Face."""
+    """Write a dataset as loose sound files with tables, or a voice as graphs for ONNX Runtime."""
+    if form == "onnx":
+        _export_voice(model, output, force=force, as_json=as_json)
+        return
     from kamerton.data.export import Wish, export_dataset
     from kamerton.data.manifest import SPLITS
 
@@ -70,3 +78,21 @@ def export(
         print_json(done.as_dict())
     else:
         print_pairs([(name, str(value)) for name, value in done.as_dict().items()])
+
+
+def _export_voice(model: Path, output: Path, *, force: bool, as_json: bool) -> None:
+    from kamerton.model.onnx.export import export_onnx
+
+    compared = export_onnx(model, output, force=force)
+    if as_json:
+        print_json([asdict(item) for item in compared])
+        return
+    for item in compared:
+        print_pairs(
+            [
+                ("decoder step", item.precision),
+                ("log-mel difference", f"{item.mel_difference_mean:.2g} in the mean, "
+                 f"{item.mel_difference:.2g} at most"),
+                ("diagonality", f"{item.diagonality:.2f}; PyTorch {item.torch_diagonality:.2f}"),
+            ]
+        )  # fmt: skip

@@ -6,11 +6,12 @@ from typing import Annotated, Any
 import typer
 
 from kamerton.cli.output import print_json, print_pairs
-from kamerton.core.errors import UsageError
+from kamerton.core.errors import PipelineError, ToolMissingError, UsageError
+from kamerton.core.progress import shown_progress
 from kamerton.tracking.metrics_file import read_records
 from kamerton.tracking.run_directory import RunDirectory, list_runs
 
-runs_app = typer.Typer(help="List and inspect training runs.", no_args_is_help=True)
+runs_app = typer.Typer(help="List, inspect and repeat training runs.", no_args_is_help=True)
 RunsFolder = Annotated[Path, typer.Option("--runs", help="Folder of runs.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 
@@ -71,3 +72,44 @@ def show(
         return
     pairs = [(key, str(value)) for key, value in row.items() if key not in {"metrics", "facts"}]
     print_pairs(pairs + [(key, str(value)) for key, value in (row["facts"] | last).items()])
+
+
+@runs_app.command("repro", epilog="Example: kamerton runs repro last --steps 50")
+def repro(
+    identifier: Annotated[str, typer.Argument(help="Part of the run's id, or 'last'.")] = "last",
+    runs: RunsFolder = Path("runs"),
+    steps: Annotated[int, typer.Option("--steps", min=1, help="How many steps to repeat.")] = 20,
+    dataset: Annotated[
+        Path | None,
+        typer.Option("--dataset", help="Where its dataset is now.", show_default="where it was"),
+    ] = None,
+    as_json: AsJson = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Repeat a run's first steps from its record and compare the losses, bit for bit.
+
+    Ends with 0 where all are equal and with 1 where one is not.
+    """
+    run = find_run(runs, identifier)
+    try:
+        from kamerton.training.repro import reproduce
+    except ImportError as error:
+        raise ToolMissingError("torch", extra="train") from error
+    with shown_progress("repro", quiet=quiet) as progress:
+        result = reproduce(run, steps=steps, dataset=dataset, on_progress=progress)
+    if as_json:
+        print_json(result.as_json())
+    else:
+        pairs = [("run", str(run.path)), ("steps repeated", str(result.steps))]
+        pairs += [(f"other {d.what}", f"{d.now}, was {d.then}") for d in result.surroundings]
+        figures = f"{result.compared_values} of {len(result.compared_steps)} steps"
+        pairs.append(("figures", f"{figures}: {'equal, bit for bit' if result.equal else 'not'}"))
+        print_pairs(pairs)
+    if result.first is not None:
+        step, what = result.first
+        raise PipelineError(
+            f"at step {step}, {what.what} is {what.now} and was {what.then}.",
+            hint="repeat it with the same code, packages and machine; what differs is shown above"
+            if result.surroundings
+            else "on a GPU sums are not always made in the same order; on a CPU please report this",
+        )

@@ -19,6 +19,7 @@ from kamerton.core.executor import Executor, parse_executor_input
 from kamerton.core.files import file_lock, require_apart, sha256_path
 from kamerton.core.process import PARENT_MARKER, end_with_parent
 from kamerton.core.progress import shown_progress
+from kamerton.core.ranks import Ranks
 from kamerton.stages import stage_function
 from kamerton.stages.spec import STAGES, StageSpec
 
@@ -92,6 +93,17 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
         Annotated[bool, typer.Option("--resume", help="Continue the newest unfinished run.")],
         False,
     ),
+    "warm_start": (
+        Annotated[
+            Path | None,
+            typer.Option(
+                "--warm-start",
+                metavar="PATH",
+                help="Begin with the weights of a checkpoint, run directory or exported voice.",
+            ),
+        ],
+        None,
+    ),
     "trial": (
         Annotated[
             bool, typer.Option("--trial", help="A short run of a search: prints name=value lines.")
@@ -133,6 +145,11 @@ class StageCall:
             "params": self.effective_params(),
         }
 
+    @property
+    def ranks(self) -> Ranks:
+        """This process among those that a launcher started; only training knows of others."""
+        return Ranks.of_environment() if self.spec.name == "train" else Ranks()
+
     def _lock(self) -> Path:
         """One lock per place written to, outside of it: DVC hashes what is inside."""
         target = self.paths[self.spec.outputs[0].name].absolute()
@@ -145,13 +162,13 @@ class StageCall:
             end_with_parent()
         # A trial writes no port, only its run directory, which has a lock of its own: it must not
         # wait for a training of the same project.
-        trial = bool(self.options.get("trial"))
+        trial, main = bool(self.options.get("trial")), self.ranks.main
         inputs = [self.paths[port.name] for port in self.spec.inputs]
         for port in () if trial else self.spec.outputs:
             require_apart(self.paths[port.name], *inputs)
         with (
-            contextlib.nullcontext() if trial else file_lock(self._lock()),
-            shown_progress(self.spec.name, quiet=self.quiet) as progress,
+            contextlib.nullcontext() if trial or not main else file_lock(self._lock()),
+            shown_progress(self.spec.name, quiet=self.quiet or not main) as progress,
         ):
             function = stage_function(self.spec.name)
             return function(
@@ -191,6 +208,8 @@ def _finish(
     call: StageCall, executor: Executor | None, *, as_json: bool, allow_partial: bool
 ) -> None:
     report = call.run()
+    if not call.ranks.main:  # it has nothing to tell that the main process does not
+        return
     metrics = report.metrics()
     if executor is not None:
         executor.finish(metrics, metadata={"stage": call.spec.name})
@@ -226,7 +245,8 @@ def _run_command(spec: StageSpec, values: dict[str, Any]) -> None:
         force=values["force"],
         quiet=values["quiet"],
     )
-    executor = parse_executor_input(values["executor_input"]) if values["executor_input"] else None
+    given = values["executor_input"] if call.ranks.main else None
+    executor = parse_executor_input(given) if given else None
     if values["dry_run"]:
         print_json(call.describe())
         return

@@ -1,7 +1,7 @@
 """`kamerton say`: hear the champion."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -29,6 +29,14 @@ def say(
         Path | None,
         typer.Option("--model", help="An exported model folder instead of the champion."),
     ] = None,
+    engine: Annotated[
+        Literal["auto", "torch", "onnx", "onnx-int8"],
+        typer.Option("--engine", help="What runs the voice; auto: what its folder was made for."),
+    ] = "auto",
+    speaker: Annotated[
+        str | None,
+        typer.Option("--speaker", help="Who speaks, in a voice of several; default: its first."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
     params: ParamsFile = None,
     overrides: Overrides = None,
@@ -38,7 +46,8 @@ def say(
     from kamerton.serving.synthesizer import speak
 
     require_new(output, force=force)
-    spoken = speak(text, output, model=model, params=load_params(params, overrides=overrides or []))
+    settings = load_params(params, overrides=overrides or [])
+    spoken = speak(text, output, model=model, params=settings, speaker=speaker, engine=engine)
     if as_json:
         print_json(spoken.as_dict())
     else:

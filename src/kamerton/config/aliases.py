@@ -21,7 +21,22 @@ def _precision(mixed: Any) -> Any:
     return {True: "auto", False: "fp32"}.get(mixed, mixed)
 
 
+# The specification counts in epochs, of the 2000 that it plans by default; a run here, whatever its
+# length, in steps or shares of its budget. Its 100 epochs of warm-up are at most 4000 steps.
+_EPOCHS = 2000
+_STEPS_PER_EPOCH = 40
+
+
+def _share_of_epochs(epochs: Any) -> Any:
+    return min(1.0, epochs / _EPOCHS) if isinstance(epochs, int | float) else epochs
+
+
+def _steps_of_epochs(epochs: Any) -> Any:
+    return epochs * _STEPS_PER_EPOCH if isinstance(epochs, int) else epochs
+
+
 _SEARCH = "tune.search_space"
+_DETECT = "training_recovery.problem_detection"
 # Key in the specification: key here, and how the value changes.
 MOVED: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "core_engine.n_trials": ("tune.trials", _same),
@@ -35,6 +50,11 @@ MOVED: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "resources.checkpointing.keep_n_checkpoints": ("train.keep_checkpoints", _same),
     "hyperparameter_search_space.epochs.min": ("analyze.min_epochs", _same),
     "hyperparameter_search_space.epochs.max": ("analyze.max_epochs", _same),
+    "adaptive_learning.lr_scheduling.warmup_epochs": ("train.warmup_steps", _steps_of_epochs),
+    "training_recovery.enabled": ("train.recovery.enabled", _same),
+    f"{_DETECT}.gradient_explosion.threshold": ("train.recovery.explosion_norm", _same),
+    f"{_DETECT}.loss_plateau.patience": ("train.recovery.plateau_share", _share_of_epochs),
+    f"{_DETECT}.attention_collapse.threshold": ("train.recovery.collapse_below", _same),
 }
 # Dimensions of the specification's search space: the parameter each sets here.
 DIMENSIONS: dict[str, str] = {
@@ -48,7 +68,7 @@ DIMENSIONS: dict[str, str] = {
     "mel_fmax": "audio.mel_fmax_hz",
 }
 _PATIENCE = "this version stops a run by train.patience_share alone"
-_RESTARTS = "this version skips steps that are not finite and does not restart a run"
+_ACTIONS = "each kind of trouble has one action: see train.recovery in docs/reference/params.md"
 # Keys (or whole branches) without effect, and why.
 IGNORED: dict[str, str] = {
     "core_engine.name": "it names the specification's engine",
@@ -61,10 +81,16 @@ IGNORED: dict[str, str] = {
     "overfitting_detection": _PATIENCE,
     "monitoring.platforms.wandb.entity": "Weights & Biases reads WANDB_ENTITY",
     "monitoring.alerts": "this version sends no alerts",
-    "resources.gradient_checkpointing": "attention memory is small at this model's size",
+    "resources.gradient_checkpointing": "attention is always computed anew in the backward pass",
     "hyperparameter_search_space.epochs.default": "the analysis recommends the epochs",
-    "adaptive_learning": "the schedule is train.warmup_steps and train.min_learning_rate_share",
-    "training_recovery": _RESTARTS,
+    "adaptive_learning.enabled": "the learning rate always follows its schedule and the phases",
+    "adaptive_learning.lr_scheduling.enabled": "set train.min_learning_rate_share to 1 for no fall",
+    "adaptive_learning.lr_scheduling.scheduler_type": "after the warm-up it is always a cosine",
+    "adaptive_learning.batch_size_adaptation": "the batch size of a run is fixed; the tuner varies "
+    "it between runs",
+    f"{_DETECT}.gradient_explosion.action": _ACTIONS,
+    f"{_DETECT}.loss_plateau.action": _ACTIONS,
+    f"{_DETECT}.attention_collapse.action": _ACTIONS,
 }
 _SECTIONS = {name.partition(".")[0] for name in (*MOVED, *IGNORED)} | {"search_space"}
 

@@ -185,6 +185,11 @@ class DatasetParams(Section):
     speaker: str = Field(
         "speaker", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", description="name of the speaker"
     )
+    speaker_by_folder: bool = Field(
+        False,
+        description="the first folder below the recordings names who speaks in it; recordings in "
+        "none are by `speaker`",
+    )
     test_fraction: float = Field(
         0.05, gt=0.0, lt=0.5, description="share of the blocks set aside for evaluation"
     )

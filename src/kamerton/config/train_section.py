@@ -166,7 +166,12 @@ class RecoveryParams(Section):
     """What is done about explosion, plateau and collapse; each an event, and few per run."""
 
     enabled: bool = Field(True, description="false: bad steps are only skipped")
-    max_recoveries: int = Field(3, ge=0, description="interventions per run; then it stops")
+    max_recoveries: int = Field(
+        3,
+        ge=0,
+        description="interventions per run; an explosion or a collapse after them ends it with its "
+        "best model",
+    )
     cooldown_share: Share = Field(0.05, description="share of the budget between two of them")
     explosion_norm: float = Field(
         10.0, gt=0.0, description="gradient norm from which one may be an explosion"
@@ -178,7 +183,9 @@ class RecoveryParams(Section):
         0.125, description="share of the budget without a better evaluation that is a plateau"
     )
     collapse_below: Share = Field(
-        0.3, description="diagonality that is a collapse after it was above collapse_after"
+        0.3,
+        description="free-running diagonality that is a collapse after it was above "
+        "collapse_after, if the teacher-forced one is not above that either",
     )
     collapse_after: Share = Field(0.5, description="see collapse_below")
     min_learning_rate: float = Field(1e-7, gt=0.0, description="no intervention goes below it")

@@ -25,6 +25,7 @@ _PARTIAL = ".partial-"
 _OLD = "old-"
 _HASH_BLOCK_BYTES = 1 << 20
 _INT64_LIMIT = 1 << 63
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK)
 
 
 def _owner() -> str:
@@ -154,6 +155,26 @@ def write_bytes(path: Path, data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    _sync_directory(path.parent)
+
+
+def link_file(source: Path, path: Path) -> None:
+    """Give a file the further name ``path``, atomically; where there are no hard links, a copy."""
+    remove_stale_partials(path)
+    temporary = _partial(path)
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        write_bytes(path, source.read_bytes())
+        return
+    try:
+        os.replace(temporary, path)
+    finally:
+        # Renaming one name of a file to another name of the same file does nothing at all.
+        temporary.unlink(missing_ok=True)
     _sync_directory(path.parent)
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 PLAIN_LINE_SECONDS = 10.0
@@ -32,21 +32,30 @@ def clock(seconds: float) -> str:
 class PlainProgress:
     """One line on stderr every few seconds, for logs and pipes."""
 
-    def __init__(self, title: str, interval_seconds: float = PLAIN_LINE_SECONDS) -> None:
+    def __init__(
+        self,
+        title: str,
+        interval_seconds: float = PLAIN_LINE_SECONDS,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._title = title
         self._interval_seconds = interval_seconds
-        self._started = time.monotonic()
-        self._shown = self._started
+        self._now = now
+        self._shown = now()
+        self._first: tuple[float, float] | None = None  # time and share of the first report
 
     def __call__(self, done: float, total: float, note: str = "") -> None:
         """Print when the last line is old enough."""
-        now = time.monotonic()
+        now = self._now()
+        share = done / total if total else 0.0
+        # What is left is told from the first report on: work that goes on where it was interrupted
+        # did not do what was there before.
+        began, before = self._first = self._first or (now, share)
         if now - self._shown < self._interval_seconds:
             return
         self._shown = now
-        share = done / total if total else 0.0
-        left = (now - self._started) * (1 - share) / share if share > 0 else 0.0
-        eta = f", {clock(left)} left" if share > 0 else ""
+        left = (now - began) * (1 - share) / (share - before) if share > before else None
+        eta = "" if left is None else f", {clock(left)} left"
         words = f"  {note}" if note else ""
         print(f"{self._title}: {share:.0%}{eta}{words}", file=sys.stderr, flush=True)
 

@@ -7,6 +7,9 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from kamerton.core.errors import StoppedError
+from kamerton.core.progress import Progress
+
 
 class StopRequest:
     """While entered, the first SIGINT or SIGTERM only sets ``requested``.
@@ -24,6 +27,19 @@ class StopRequest:
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._note)
         return self
+
+    def granted_in(self, on_progress: Progress, message: str) -> Progress:
+        """``on_progress`` for work that may be left at any point where it tells of its progress.
+
+        Where a stop was asked for, the work is left with StoppedError(``message``).
+        """
+
+        def tell(done: float, total: float, note: str = "") -> None:
+            on_progress(done, total, note)
+            if self.requested:
+                raise StoppedError(message)
+
+        return tell
 
     def __exit__(
         self,

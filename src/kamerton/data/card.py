@@ -36,11 +36,17 @@ Loose sound files for other programs: `kamerton export --format ljspeech`, `nemo
 
 
 def content_sha256(rows: Iterable[Row]) -> str:
-    """Hash of what a model can learn from: ids, texts, phonemes, splits and sound, in any order."""
+    """Hash of what a model can learn from, in any order.
+
+    That is ids, texts, phonemes, splits and sound, and who speaks where there are several.
+    """
+    rows = list(rows)
+    several = len({row.speaker for row in rows}) > 1
     return sha256_json(
         sorted(
             [row.id, row.text, row.split, row.audio_sha256]
             + ([] if row.phonemes is None else [row.phonemes])
+            + ([row.speaker] if several else [])
             for row in rows
         )
     )
@@ -60,6 +66,7 @@ def make_card(
         "content_sha256": content_sha256(rows),
         "language": params.text.language,
         "speaker": params.dataset.speaker,
+        "speakers": sorted({row.speaker for row in rows}),
         "sample_rate_hz": rows[0].sample_rate_hz,
         "clips": len(rows),
         "hours": _hours(rows),
@@ -127,7 +134,7 @@ def _facts(card: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("hours", f"{card['hours']:.3f}"),
         ("clips", f"{card['clips']} of {card['recordings']} recordings"),
         ("texts", ", ".join(f"{count} {origin}" for origin, count in card["texts"].items())),
-        ("speaker", card["speaker"]),
+        ("speaker", ", ".join(card["speakers"])),
         ("language", card["language"]),
         ("sound", f"{card['sample_rate_hz']} Hz, mono, 16-bit FLAC"),
         ("the voice reads", f"{len(card['symbols'])} symbols: {reads}"),

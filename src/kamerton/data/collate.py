@@ -27,7 +27,10 @@ class Batch:
 
 
 def collate(
-    symbols: Sequence[Sequence[int]], frames: Sequence[NDArray[np.float32]], *, multiple: int = 1
+    symbols: Sequence[Sequence[int] | NDArray[np.int64]],
+    frames: Sequence[NDArray[np.float32]],
+    *,
+    multiple: int = 1,
 ) -> Batch:
     """Pad to the longest of the batch, frames further to a multiple of ``multiple``.
 

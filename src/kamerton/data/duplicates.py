@@ -43,6 +43,7 @@ class Candidate:
     duration_seconds: float
     pcm_sha256: str
     corrected: bool = False
+    speaker: str = ""
 
     @property
     def characters_per_second(self) -> float:
@@ -64,8 +65,8 @@ def find_duplicates(
     """Clips that repeat an earlier one: id -> (reason, id of the first).
 
     ``sounds_alike`` is asked about two ids only where length and words agree, the words but for
-    one character. A sentence that was read twice is two sounds; it is a duplicate all the same if
-    text and length are equal.
+    one character. A sentence that one speaker read twice is two sounds; it is a duplicate all the
+    same if text and length are equal.
     """
     by_sound: dict[str, str] = {}
     alike = _SimilarTexts()
@@ -77,7 +78,7 @@ def find_duplicates(
         by_sound[clip.pcm_sha256] = clip.id
         near = [other for other in alike.near(clip) if _same_length(clip, other)]
         heard = next((other for other in near if sounds_alike(clip.id, other.id)), None)
-        read = next((other for other in near if other.text == clip.text), None)
+        read = next((other for other in near if _same_reading(clip, other)), None)
         if heard is not None:
             found[clip.id] = ("same_sound_again", heard.id)
         elif read is not None:
@@ -85,6 +86,10 @@ def find_duplicates(
         else:
             alike.add(clip)
     return found
+
+
+def _same_reading(one: Candidate, other: Candidate) -> bool:
+    return (one.text, one.speaker) == (other.text, other.speaker)
 
 
 def _same_length(one: Candidate, other: Candidate) -> bool:

@@ -141,11 +141,16 @@ def _ljspeech_tables(rows: Sequence[Row], wish: Wish) -> dict[str, str]:
     return {name: "".join(map(ljspeech_line, inside)) for name, inside in tables.items()}
 
 
+def _speakers(rows: Sequence[Row]) -> list[str]:
+    return sorted({row.speaker for row in rows})
+
+
 def _nemo_place(row: Row, sound: SoundFile) -> str:
     return f"audio/{row.id}.{sound}"
 
 
 def _nemo_tables(rows: Sequence[Row], wish: Wish) -> dict[str, str]:
+    speakers = _speakers(rows)
     root = "" if wish.audio_root is None else f"{wish.audio_root.rstrip('/')}/"
 
     def line(row: Row) -> str:
@@ -154,7 +159,7 @@ def _nemo_tables(rows: Sequence[Row], wish: Wish) -> dict[str, str]:
             "duration": row.duration_seconds,
             "text": row.text_raw,
             "normalized_text": row.text,
-            "speaker": 0,  # the form wants a number; there is one speaker
+            "speaker": speakers.index(row.speaker),  # the form wants a number
         }
         return json.dumps(values, ensure_ascii=False) + "\n"
 
@@ -233,7 +238,7 @@ def _readme(card: Mapping[str, Any], exported: Exported, rows: Sequence[Row], wi
             f"- {split}: {len(inside)} clips, {_hours(inside):.3f} hours"
             for split, inside in _by_split(rows).items()
         ),
-        f"- speaker {card['speaker']}, language {card['language']}",
+        f"- speaker {', '.join(_speakers(rows))}, language {card['language']}",
         f"- licence: {card.get('licence') or 'not stated'}",
         f"- exported from the dataset with content `{card['content_sha256']}`",
     ]

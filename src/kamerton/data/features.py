@@ -21,6 +21,7 @@ from kamerton.data.manifest import Dataset, Row
 _INDEX = "index.json"
 _FRAMES = "frames.f32"
 _NAME_DIGITS = 16
+_VALUE_BYTES = 4
 
 
 class MelCache:
@@ -36,6 +37,7 @@ class MelCache:
 
     def __init__(self, folder: Path, dataset: Dataset) -> None:
         index = _Index.read(folder)
+        self._folder = folder
         self._spans = {row.id: index.spans[row.audio_sha256] for row in dataset.rows()}
         self._frames = index.frames(folder)
 
@@ -47,7 +49,7 @@ class MelCache:
 
         Raises:
             ParamsError: the clips have another sample rate than ``audio.sample_rate_hz``.
-            InputCorruptError: a clip cannot be read or is empty.
+            InputCorruptError: a clip cannot be read, is empty, or has frames that are not finite.
         """
         recipe = sha256_json(
             {"audio": audio.model_dump(mode="json"), "code": inspect.getsource(mel)}
@@ -55,8 +57,9 @@ class MelCache:
         sounds = sha256_json(sorted({row.audio_sha256 for row in dataset.rows()}))[:_NAME_DIGITS]
         folder = cache / f"mels-{recipe}-{sounds}"
         with file_lock(cache / ".lock"):
-            if not (folder / _INDEX).is_file():
-                known = _Known(sorted(cache.glob(f"mels-{recipe}-*/{_INDEX}")))
+            if not _is_whole(folder):
+                others = sorted(path.parent for path in cache.glob(f"mels-{recipe}-*/{_INDEX}"))
+                known = _Known([other for other in others if _is_whole(other)])
                 with output_directory(folder, force=True) as partial:
                     _write(partial, dataset, audio, known, on_progress)
         return cls(folder, dataset)
@@ -71,10 +74,19 @@ class MelCache:
         return end - start
 
     def statistics(self, clips: list[str]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Mean and standard deviation of every mel channel over the frames of ``clips``, (C,)."""
+        """Mean and standard deviation of every mel channel over the frames of ``clips``, (C,).
+
+        Raises:
+            InputCorruptError: a clip's frames are not finite: the file was damaged.
+        """
         count, total, squares = 0, 0.0, 0.0
         for clip in clips:
             values = self[clip].astype(np.float64)
+            if not np.isfinite(values).all():
+                raise InputCorruptError(
+                    self._folder, problem=f"clip {clip} has frames that are not finite",
+                    hint="the file was damaged: remove this folder, it is computed anew",
+                )  # fmt: skip
             count += len(values)
             total = total + values.sum(axis=0)
             squares = squares + np.square(values).sum(axis=0)
@@ -100,14 +112,27 @@ class _Index:
         return mapped.reshape(-1, self.channels)
 
 
+def _is_whole(folder: Path) -> bool:
+    """Whether a cache is there with all its frames; one that was cut short is computed anew."""
+    if not (folder / _INDEX).is_file():
+        return False
+    try:
+        index = _Index.read(folder)
+    except InputCorruptError:
+        return False
+    frames = max((end for _, end in index.spans.values()), default=0)
+    file = folder / _FRAMES
+    return file.is_file() and file.stat().st_size == frames * index.channels * _VALUE_BYTES
+
+
 class _Known:
     """The frames that earlier caches of the same recipe hold."""
 
-    def __init__(self, indexes: Iterable[Path]) -> None:
+    def __init__(self, folders: Iterable[Path]) -> None:
         self._places: dict[str, tuple[NDArray[np.float32], list[int]]] = {}
-        for path in indexes:
-            index = _Index.read(path.parent)
-            frames = index.frames(path.parent)
+        for folder in folders:
+            index = _Index.read(folder)
+            frames = index.frames(folder)
             self._places |= {sound: (frames, span) for sound, span in index.spans.items()}
 
     def find(self, sound: str) -> NDArray[np.float32] | None:
@@ -148,4 +173,12 @@ def _compute(dataset: Dataset, row: Row, audio: AudioParams) -> NDArray[np.float
             problem=f"has {len(wave)} samples, less than half a Fourier window",
             hint="raise dataset.min_clip_seconds and run `kamerton dataset --force`",
         )
-    return mel.log_mel(wave, audio).T
+    frames = mel.log_mel(wave, audio).T
+    if not np.isfinite(frames).all():
+        raise InputCorruptError(
+            f"{dataset.path} (clip {row.id})",
+            problem=f"its sound, cut from {row.source}, gives mel values that are not finite",
+            hint=f"mend or remove {row.source}, then cut it and make the dataset again: "
+            "`kamerton segment --force`, `kamerton dataset --force`",
+        )
+    return frames

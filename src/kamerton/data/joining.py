@@ -10,6 +10,7 @@ from kamerton.config.schema import DatasetParams, TextParams
 from kamerton.data.duplicates import Candidate, Picture, SoundsAlike, picture, same_recording
 from kamerton.data.filters import judge_dataset
 from kamerton.data.manifest import decode_flac
+from kamerton.data.recordings import speaker_of
 from kamerton.data.tables import CORRECTED, KEPT, Clip, Transcript, read_clip_file
 from kamerton.text.normalise import normalise_for
 from kamerton.text.phonemes import pronounce
@@ -106,6 +107,7 @@ def sift(
             entry.clip.duration_seconds,
             str(entry.clip.pcm_sha256),
             corrected=entry.transcript.origin == CORRECTED,
+            speaker=speaker_of(entry.clip.source, params),
         )
         for entry in entries
     ]

@@ -24,6 +24,7 @@ from kamerton.data.manifest import (
     Split,
     ljspeech_line,
 )
+from kamerton.data.recordings import speaker_of
 from kamerton.data.shards import Member, Placement, plan_shards, write_shard
 from kamerton.data.split import SplitItem, split_clips
 from kamerton.data.tables import Clip, read_clip_file
@@ -66,7 +67,8 @@ def _split_item(entry: Entry, params: DatasetParams) -> SplitItem:
     clip = entry.clip
     start_seconds = clip.start_sample / clip.sample_rate_hz
     sound = str(clip.pcm_sha256)
-    return SplitItem(clip.id, params.speaker, clip.source, start_seconds, entry.text, sound)
+    speaker = speaker_of(clip.source, params)
+    return SplitItem(clip.id, speaker, clip.source, start_seconds, entry.text, sound)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,7 @@ def _row(entry: Entry, packed: _Packed, split: Split, params: Params) -> Row:
         text_raw=entry.transcript.text,
         text=entry.text,
         language=params.text.language,
-        speaker=params.dataset.speaker,
+        speaker=speaker_of(clip.source, params.dataset),
         split=split,
         source=clip.source,
         source_sha256=clip.source_sha256,

@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from kamerton.config.schema import DatasetParams
+
 # Notes, transcripts and corrections that may lie beside recordings.
 SIDECAR_SUFFIXES = frozenset(
     {".csv", ".dvc", ".html", ".json", ".jsonl", ".lab", ".md", ".srt"}
@@ -52,6 +54,12 @@ def find_files(folder: Path) -> list[Recording]:
                 path = Path(parent, name)
                 found.append(Recording(path, _printable(path.relative_to(folder).as_posix())))
     return sorted(found, key=lambda recording: recording.name)
+
+
+def speaker_of(source: str, params: DatasetParams) -> str:
+    """Who speaks in a recording, given its name relative to the recordings."""
+    folder, below, _ = source.partition("/")
+    return folder if below and params.speaker_by_folder else params.speaker
 
 
 def _printable(name: str) -> str:

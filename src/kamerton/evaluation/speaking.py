@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -71,8 +72,10 @@ class SpeakingVoice(Protocol):
     def description(self) -> Description:
         """What the voice says of itself."""
 
-    def read(self, texts: Sequence[str], *, seed: int = 0) -> Sequence[Reading]:
-        """Read the texts freely: no recording helps along."""
+    def read(
+        self, texts: Sequence[str], *, seed: int = 0, speaker: str | None = None
+    ) -> Sequence[Reading]:
+        """Read the texts freely, as one speaker: no recording helps along."""
 
 
 class Writer(Protocol):
@@ -84,12 +87,16 @@ class Writer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """One test sentence: what is to be said and how it was said, mono."""
+    """One test sentence: what is to be said and how it was said, mono.
+
+    ``speaker`` is who said it, where the voice has several.
+    """
 
     id: str
     text: str
     wave: Wave
     rate_hz: int
+    speaker: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +132,8 @@ def read_sentences(
     audio = voice.description.audio
     readings: list[Reading] = []
     for batch in _batches(sentences):
-        readings += voice.read([sentence.text for sentence in batch], seed=seed)
+        for speaker, group in itertools.groupby(batch, lambda sentence: sentence.speaker):
+            readings += voice.read([one.text for one in group], seed=seed, speaker=speaker)
         on_progress(len(readings), total, "speaking")
 
     def vocode(index: int) -> Sounds:

@@ -6,20 +6,23 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Final, Literal, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from kamerton.audio.griffin_lim import griffin_lim
 from kamerton.core.errors import UsageError
-from kamerton.model.export import VoiceDescription, load_model
-from kamerton.model.tacotron2.model import Tacotron2, steps_of
+from kamerton.model.description import VoiceDescription, read_description
+from kamerton.model.onnx import INT8_STEP
+from kamerton.model.spoken import AcousticModel
 from kamerton.text.normalise import normalise_for
 from kamerton.text.phonemes import pronounce
 from kamerton.text.symbols import SymbolTable
 
+Engine = Literal["auto", "torch", "onnx", "onnx-int8"]
+
+ONNX_ENGINES: Final[dict[Engine, Literal["fp32", "int8"]]] = {"onnx": "fp32", "onnx-int8": "int8"}
 BATCH_UTTERANCES = 16
 RUNAWAY_FACTOR = 2.0  # times the slowest reading of the training data
 MARGIN_SECONDS = 0.5  # silence around speech weighs more in short texts than in the training data
@@ -57,20 +60,35 @@ class Utterance:
 class Voice:
     """An exported model with its text rules and vocoder."""
 
-    def __init__(self, model: Tacotron2, description: VoiceDescription) -> None:
+    def __init__(self, model: AcousticModel, description: VoiceDescription) -> None:
         self.description = description
-        self._model = model.eval()
+        self._model = model
         self._symbols = SymbolTable(description.symbols)
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Load the voice that ``kamerton train`` exported to ``folder``.
+    def load(cls, folder: Path, *, engine: Engine = "auto") -> Self:
+        """Load a voice that ``kamerton train`` or ``kamerton export --format onnx`` wrote.
+
+        Args:
+            folder: Where it is.
+            engine: What runs it; auto is PyTorch for a trained voice, and ONNX Runtime with 8-bit
+                integers for an exported one.
 
         Raises:
-            InputMissingError: there is none.
+            InputMissingError: there is none, or none for this engine.
             InputCorruptError: its files are damaged.
+            ToolMissingError: the engine is not installed.
         """
-        return cls(*load_model(folder))
+        description = read_description(folder)
+        if engine == "auto":
+            engine = "onnx-int8" if (folder / INT8_STEP).is_file() else "torch"
+        if engine == "torch":
+            from kamerton.model.export import TorchModel, load_model
+
+            return cls(TorchModel(load_model(folder)[0]), description)
+        from kamerton.model.onnx.runtime import OnnxModel
+
+        return cls(OnnxModel(folder, precision=ONNX_ENGINES[engine]), description)
 
     @property
     def rate_hz(self) -> int:
@@ -78,12 +96,15 @@ class Voice:
         return self.description.audio.sample_rate_hz
 
     def speak(
-        self, texts: Sequence[str], *, seed: int = 0, griffin_lim_iterations: int = 32
-    ) -> list[Utterance]:
+        self, texts: Sequence[str], *, seed: int = 0, griffin_lim_iterations: int = 32,
+        speaker: str | None = None,
+    ) -> list[Utterance]:  # fmt: skip
         """Say every text; equal arguments give equal samples, whatever else is said with it.
 
+        ``speaker`` is one of the voice's names; None is the voice's own.
+
         Raises:
-            UsageError: nothing of a text is left after normalisation.
+            UsageError: nothing of a text is left after normalisation, or there is no such speaker.
             UnknownSymbolError: a text has characters that the voice never saw.
             ToolMissingError: the voice reads phonemes, and espeak-ng is not installed.
         """
@@ -97,11 +118,14 @@ class Voice:
                 ).astype(np.float32),
                 audio.sample_rate_hz,
             )
-            for reading in self.read(texts, seed=seed)
+            for reading in self.read(texts, seed=seed, speaker=speaker)
         ]  # fmt: skip
 
-    def read(self, texts: Sequence[str], *, seed: int = 0) -> list[Reading]:
+    def read(
+        self, texts: Sequence[str], *, seed: int = 0, speaker: str | None = None
+    ) -> list[Reading]:
         """Read every text as mel frames, without the vocoder. Raises as ``speak`` does."""
+        number = self.description.speaker_number(speaker)
         normalised = [self._normalised(text) for text in texts]
         phonemes = pronounce(normalised, self.description.text)
         ids = [
@@ -114,8 +138,9 @@ class Voice:
         for start in range(0, len(order), BATCH_UTTERANCES):
             chosen = order[start : start + BATCH_UTTERANCES]
             batch = self._read_batch(
-                [normalised[index] for index in chosen], [ids[index] for index in chosen], seed
-            )
+                [normalised[index] for index in chosen], [ids[index] for index in chosen],
+                seed, number,
+            )  # fmt: skip
             readings.update(zip(chosen, batch, strict=True))
         return [readings[index] for index in range(len(texts))]
 
@@ -125,24 +150,28 @@ class Voice:
             raise UsageError(f"nothing in {text!r} can be spoken.", hint="give a text with words")
         return result
 
-    def _read_batch(self, texts: list[str], ids: list[list[int]], seed: int) -> list[Reading]:
-        lengths = torch.tensor([len(symbols) for symbols in ids])
-        symbols = torch.zeros(len(ids), int(lengths.max()), dtype=torch.long)
+    def _read_batch(
+        self, texts: list[str], ids: list[list[int]], seed: int, speaker: int
+    ) -> list[Reading]:
+        lengths = np.array([len(symbols) for symbols in ids])
+        symbols = np.zeros((len(ids), lengths.max()), dtype=np.int64)
         for row, numbers in enumerate(ids):
-            symbols[row, : len(numbers)] = torch.tensor(numbers)
+            symbols[row, : len(numbers)] = numbers
+        several = self.description.architecture.speakers > 1
         spoken = self._model.speak(
             symbols,
             lengths,
-            max_frames=torch.tensor([self._max_frames(len(numbers)) for numbers in ids]),
+            max_frames=np.array([self._max_frames(len(numbers)) for numbers in ids]),
             seeds=[_seed_of(text, seed) for text in texts],
             gate_threshold=self.description.gate_threshold,
+            speakers=np.full_like(lengths, speaker) if several else None,
         )
-        steps = steps_of(spoken.lengths, self._model.architecture.reduction_factor)
+        steps = -(-spoken.lengths // self.description.architecture.reduction_factor)
         return [
             Reading(
                 text,
-                _at_least_two(spoken.frames[row, : int(spoken.lengths[row])].T.numpy()),
-                spoken.attention[row, : int(steps[row]), : int(lengths[row])].numpy().copy(),
+                _at_least_two(spoken.frames[row, : spoken.lengths[row]].T),
+                spoken.attention[row, : steps[row], : lengths[row]].copy(),
                 bool(spoken.stopped[row]),
             )
             for row, text in enumerate(texts)

@@ -33,6 +33,8 @@ th,td{padding:6px 10px;border-bottom:1px solid var(--line);text-align:left;verti
 th{color:var(--soft);font-weight:600}th.num,td.num{text-align:right;font-variant-numeric:tabular-nums}
 del{color:var(--bad)}ins{color:var(--good);text-decoration:none;font-weight:600}
 figure{margin:14px 0}img{max-width:100%;height:auto;display:block}
+.gallery{display:grid;grid-template-columns:repeat(auto-fill,minmax(300px,1fr));gap:4px 14px}
+.gallery figure{margin:6px 0}
 .players{display:flex;flex-wrap:wrap;gap:14px;margin:8px 0 16px}
 .players label{font-size:13px;color:var(--soft)}
 .players audio{display:block;width:280px;height:36px}
@@ -155,6 +157,17 @@ class Page:
         below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
         image = f'<img alt="{escape(caption, quote=True)}" src="{_data_uri("image/png", png)}">'
         self._parts.append(f"<figure>{image}{below}</figure>")
+        return self
+
+    def gallery(self, pictures: Iterable[tuple[bytes, str]], caption: str = "") -> Self:
+        """Small PNG pictures side by side, each with a few words below it."""
+        cells = "".join(
+            f'<figure><img alt="{escape(label, quote=True)}" src="{_data_uri("image/png", png)}">'
+            f"<figcaption>{escape(label)}</figcaption></figure>"
+            for png, label in pictures
+        )
+        below = f'<div class="sub">{escape(caption)}</div>' if caption else ""
+        self._parts.append(f'{below}<div class="gallery">{cells}</div>')
         return self
 
     def drawing(self, svg: str, caption: str = "") -> Self:

@@ -11,6 +11,7 @@ from kamerton.core.files import write_bytes
 
 if TYPE_CHECKING:
     from kamerton.config.schema import Params
+    from kamerton.model.voice import Engine
 
 _SUFFIXES = (".wav", ".flac")
 
@@ -30,7 +31,15 @@ class Spoken:
         return {**asdict(self), "path": str(self.path)}
 
 
-def speak(text: str, out: Path, *, model: Path | None, params: Params) -> Spoken:
+def speak(
+    text: str,
+    out: Path,
+    *,
+    model: Path | None,
+    params: Params,
+    speaker: str | None = None,
+    engine: Engine = "auto",
+) -> Spoken:
     """Say ``text`` and write it to ``out``, which is replaced if it exists.
 
     Args:
@@ -38,9 +47,12 @@ def speak(text: str, out: Path, *, model: Path | None, params: Params) -> Spoken
         out: Sound file to write, .wav or .flac.
         model: Folder of an exported voice; None for the champion of the registry.
         params: Sections promote and tracking (the registry) and evaluate (the vocoder).
+        speaker: Who speaks, in a voice of several; None is the voice's own.
+        engine: What runs the voice, see ``Voice.load``.
 
     Raises:
-        UsageError: the text has nothing to say, or ``out`` is no sound file.
+        UsageError: the text has nothing to say, ``out`` is no sound file, or the voice has no such
+            speaker.
         UnknownSymbolError: the text has characters that the voice never saw.
         InputMissingError: there is no such voice, or no champion yet.
     """
@@ -54,10 +66,11 @@ def speak(text: str, out: Path, *, model: Path | None, params: Params) -> Spoken
             f"{out} is not a name for sound.", hint=f"end it with {' or '.join(_SUFFIXES)}"
         )
     folder, name = (model, str(model)) if model is not None else champion_folder(params)
-    (utterance,) = Voice.load(folder).speak(
+    (utterance,) = Voice.load(folder, engine=engine).speak(
         [text],
         seed=params.evaluate.seed,
         griffin_lim_iterations=params.evaluate.griffin_lim_iterations,
+        speaker=speaker,
     )
     if out.suffix.lower() == ".flac":
         write_bytes(out, encode_flac(utterance.wave, utterance.rate_hz))

@@ -165,8 +165,12 @@ class _TestSet:
         from kamerton.evaluation.scorecard import eval_set_hash
         from kamerton.evaluation.speaking import Sentence
 
+        several = len({row.speaker for row in data.rows()}) > 1
         return cls(
-            [Sentence(row.id, row.text, *data.audio(row)) for row in rows],
+            [
+                Sentence(row.id, row.text, *data.audio(row), row.speaker if several else None)
+                for row in rows
+            ],
             eval_set_hash([(row.id, row.text, row.audio_sha256) for row in rows]),
             str(data.card["content_sha256"]),
             load_recogniser(params.transcribe, language),

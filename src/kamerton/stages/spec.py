@@ -130,7 +130,7 @@ STAGES: dict[str, StageSpec] = {
             outputs=(_MODEL, _report("training", "on the training run")),
             sections=("train", "audio", "text", "tracking"),
             image="train",
-            options=("runs", "resume", "trial"),
+            options=("runs", "resume", "warm_start", "trial"),
             next_command="kamerton evaluate",
         ),
         StageSpec(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +18,14 @@ from kamerton.config.yaml_source import read_yaml
 from kamerton.core.errors import InputMissingError, StoppedError, ToolMissingError
 from kamerton.core.files import require_apart, require_new
 from kamerton.core.progress import Progress, silent
+from kamerton.core.ranks import Ranks
 from kamerton.data.epoch_rule import read_recommended_epochs
 from kamerton.data.manifest import Dataset
 from kamerton.tracking import names
 
 _LOG = logging.getLogger("kamerton.train")
 
+_STOPPED_EARLY = "training stopped on request before its first step; nothing was begun."
 # Not the usual advice: here --force would begin hours of work again.
 _REPLACE_HINT = "move it away: the run goes on, or is exported again; --force trains anew"
 
@@ -91,6 +95,7 @@ def train(
     runs: Path = Path("runs"),
     resume: bool = False,
     trial: bool = False,
+    warm_start: Path | None = None,
     force: bool = False,
     on_progress: Progress = silent,
 ) -> TrainReport:
@@ -110,14 +115,17 @@ def train(
         resume: Fail if there is no unfinished run to continue, rather than begin a new one.
         trial: A short run of a search: ``best_params`` is not read, nothing is exported, and the
             best evaluation is printed as ``name=value`` lines.
+        warm_start: A checkpoint, run directory or exported voice whose weights a new run begins
+            with; it is part of what the run is, so resuming takes it too.
         force: Replace outputs that exist and, without ``resume``, begin a new run.
         on_progress: Told of every step.
 
     Raises:
         StoppedError: SIGINT or SIGTERM; the state is saved and the same call continues.
         InputMissingError, InputEmptyError, InputCorruptError: an input is not what it should be.
-        ParamsError: the tuner's parameters are not valid, or a run to resume had others.
-        PipelineError: training diverged.
+        ParamsError: the tuner's parameters are not valid, or a run to resume, or the weights to
+            begin with, had others.
+        PipelineError: training diverged, or the disk did not take its last state.
     """
     if not trial:
         for output in (model, report):
@@ -129,16 +137,21 @@ def train(
     _require_torch()
 
     from kamerton.core.stop import StopRequest
+    from kamerton.training.distributed import joined_world
     from kamerton.training.publish import publish
     from kamerton.training.session import Session, fixed_threads
 
-    with StopRequest() as stop, fixed_threads(params.train) as threads:
+    with (
+        joined_world(params.train) as world,  # before anything is begun a signal may end it at once
+        StopRequest() as stop,
+        fixed_threads(params.train, world) as threads,
+    ):
         session = Session.prepare(
-            opened, epochs, params, runs=runs, threads=threads, trial=trial,
-            on_progress=on_progress,
+            opened, epochs, params, runs=runs, threads=threads, trial=trial, world=world,
+            warm_start=warm_start, on_progress=stop.granted_in(on_progress, _STOPPED_EARLY),
         )  # fmt: skip
         run = session.find_run(resume=resume, anew=force and not resume)
-        with run.hold():
+        with run.hold() if world.main else contextlib.nullcontext():
             try:
                 state, reused = session.train(run, stop=stop, on_progress=on_progress)
             except StoppedError as stopped:
@@ -147,9 +160,9 @@ def train(
                 hint = "run the same command with --resume; --force alone begins a new run"
                 raise StoppedError(stopped.message, hint=hint) from stopped
             values = state.best_values
-            if trial:
+            if trial and world.main:
                 _print_values(values)
-            else:
+            elif world.main:
                 values = publish(
                     session, run, state, model=model, report=report, force=force
                 ).values
@@ -185,6 +198,8 @@ def _at(values: Mapping[str, Any], dotted: str) -> Any:
 
 
 def _require_torch() -> None:
+    if Ranks.of_environment().size > 1:  # read by torch as it is imported
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
         import torch  # noqa: F401 - only whether it is there
     except ImportError as error:

@@ -1,6 +1,5 @@
 """Several trackers as one, of which none can end the run."""
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -8,17 +7,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kamerton.tracking.protocol import EndState, Follower, Tracker
-
-_log = logging.getLogger(__name__)
+from kamerton.tracking.trouble import Trouble, first_line
 
 
 class CompositeTracker:
-    """Passes every call on; a tracker that fails is reported once, and the run goes on."""
+    """Passes every call on; a tracker that fails is reported once, and the run goes on.
+
+    Its first failure is also an event in the other trackers, so that the record says why a place
+    holds less than it should.
+    """
 
     def __init__(self, trackers: Sequence[Tracker], followers: Sequence[Follower] = ()) -> None:
         self._trackers = tuple(trackers)
         self._followers = tuple(followers)
-        self._failures: dict[int, int] = {}
+        self._troubles: dict[int, Trouble] = {}
+        self._step: int | None = None
 
     def _each(self, action: Callable[[Any], None], members: Sequence[Tracker | Follower]) -> None:
         for member in members:
@@ -26,18 +29,26 @@ class CompositeTracker:
                 action(member)
             # Whatever a tracker raises, a run of hours must not die of its bookkeeping.
             except Exception as error:
-                failures = self._failures.get(id(member), 0)
-                self._failures[id(member)] = failures + 1
-                if not failures:
-                    name = type(member).__name__
-                    _log.warning(
-                        "%s failed and is ignored from here on where it fails: %s", name, error
-                    )
+                self._failed(member, error)
+
+    def _failed(self, member: Tracker | Follower, error: Exception) -> None:
+        name = type(member).__name__
+        trouble = self._troubles.setdefault(id(member), Trouble(name))
+        trouble.begins(error)
+        if trouble.count == 1:
+            reason = first_line(error)
+            others = [tracker for tracker in self._trackers if tracker is not member]
+            self._each(
+                lambda tracker: tracker.log_event(
+                    "tracking_trouble", step=self._step, place=name, reason=reason
+                ),
+                others,
+            )
 
     @property
     def failures(self) -> int:
         """Calls that a tracker did not take."""
-        return sum(self._failures.values())
+        return sum(trouble.count for trouble in self._troubles.values())
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Record the resolved parameters."""
@@ -45,6 +56,7 @@ class CompositeTracker:
 
     def log_metrics(self, values: Mapping[str, float], step: int) -> None:
         """Record numbers measured at ``step``."""
+        self._step = step
         self._each(lambda tracker: tracker.log_metrics(values, step), self._trackers)
 
     def log_event(self, kind: str, *, step: int | None = None, **fields: Any) -> None:

@@ -8,6 +8,7 @@ are files of the run directory that a line points at.
 
 import io
 import json
+import logging
 import math
 import os
 import time
@@ -24,9 +25,15 @@ from numpy.typing import NDArray
 from kamerton.core.files import write_bytes
 from kamerton.tracking.protocol import EndState
 from kamerton.tracking.redaction import redact
+from kamerton.tracking.trouble import Trouble
+
+_log = logging.getLogger(__name__)
 
 _NOT_FINITE: Final = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 _PCM16_PEAK: Final = 32767
+_TAIL_BYTES: Final = 8 << 20
+_CLOSE_SECONDS: Final = 5.0
+_CLOSE_POLL_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +93,27 @@ def _jsonable(value: float) -> float | str:
     if math.isfinite(number):
         return number
     return "nan" if math.isnan(number) else ("inf" if number > 0 else "-inf")
+
+
+def last_events(path: Path, count: int) -> list[Record]:
+    """The newest events of a metrics.jsonl, the oldest of them first.
+
+    Reads from the end and gives up after ``_TAIL_BYTES``: the file of a long run is large.
+    """
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _TAIL_BYTES))
+            lines = file.read().splitlines(keepends=True)
+    except FileNotFoundError:
+        return []
+    events: list[Record] = []
+    for line in reversed(lines):
+        # Parsing is the slow part, and most lines are numbers.
+        record = Record.parse(line) if b'"kind":"event"' in line else None
+        if record is not None and len(events) < count:
+            events.append(record)
+    return events[::-1]
 
 
 def read_records(path: Path) -> list[Record]:
@@ -160,7 +188,12 @@ class MetricsCursor:
 
 
 class JsonlTracker:
-    """Writes metrics.jsonl and the files it points at; readers see only whole lines."""
+    """Writes metrics.jsonl and the files it points at; readers see only whole lines.
+
+    A disk that is full or fails never ends a run: lines wait in memory, in their order, and are
+    written with the next one that the disk takes. Pictures and sound are not kept waiting; one that
+    cannot be written is lost and counted.
+    """
 
     def __init__(self, run: Path, *, resume_step: int | None = None) -> None:
         """Open the record of the run at ``run``.
@@ -175,14 +208,36 @@ class JsonlTracker:
         dropped = (
             _drop_beyond(path, resume_step) if resume_step is not None else _drop_torn_line(path)
         )
+        self._waiting = bytearray()
+        self._trouble = Trouble(str(path), "the lines wait in memory")
+        self._lost_files = Trouble(f"a picture or sound of {run}", "it is left out")
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         if resume_step is not None:
             self.log_event("resumed", step=resume_step, dropped_lines=dropped)
 
+    @property
+    def lost_files(self) -> int:
+        """Pictures and sounds that could not be written."""
+        return self._lost_files.count
+
     def _append(self, record: Record) -> None:
-        # One write per line, in append mode: a reader never sees lines mixed, and a process that
-        # is killed leaves whole lines.
-        os.write(self._file, record.line())
+        self._waiting += record.line()
+        self._write_waiting()
+
+    def _write_waiting(self) -> None:
+        # One write for whole lines, in append mode: a reader never sees lines mixed, and a process
+        # that is killed leaves whole lines. A disk that fills up takes part of a line; its rest is
+        # the first to be written later, and until then readers see no end of that line.
+        try:
+            while self._waiting:
+                del self._waiting[: os.write(self._file, self._waiting)]
+        except OSError as error:
+            self._trouble.begins(error)
+            return
+        if self._trouble.ends():
+            self.log_event(
+                "tracking_recovered", place="metrics.jsonl", attempts=self._trouble.count
+            )
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Record parameters, with secrets masked."""
@@ -213,16 +268,33 @@ class JsonlTracker:
         self._append(Record("text", time.time(), step, name=name, fields={"text": text}))
 
     def _store(self, kind: str, file: str, data: bytes, name: str, step: int) -> None:
-        write_bytes(self._run / file, data)
+        try:
+            write_bytes(self._run / file, data)
+        except OSError as error:
+            self._lost_files.begins(error)
+            return
         self._append(Record(kind, time.time(), step, name=name, file=file))
 
     def flush(self) -> None:
         """Put the lines on disk; other processes see them even before."""
-        os.fsync(self._file)
+        self._write_waiting()
+        try:
+            os.fsync(self._file)
+        except OSError as error:
+            self._trouble.begins(error)
 
     def close(self, state: EndState) -> None:
-        """Record the end and close the file."""
+        """Record the end and close the file, waiting a little for a disk that is in trouble."""
         self.log_event("ended", state=state)
+        deadline = time.monotonic() + _CLOSE_SECONDS
+        while self._waiting and time.monotonic() < deadline:
+            time.sleep(_CLOSE_POLL_SECONDS)
+            self._write_waiting()
+        if self._waiting:
+            _log.warning(
+                "%d lines of %s could not be written and are lost",
+                self._waiting.count(b"\n"), self._run / "metrics.jsonl",
+            )  # fmt: skip
         self.flush()
         os.close(self._file)
 
@@ -238,7 +310,8 @@ def _drop_beyond(path: Path, step: int) -> int:
         if record is None or (record.step is not None and record.step > step):
             continue
         kept.append(line)
-    write_bytes(path, b"".join(kept))
+    if len(kept) < len(lines):  # a run that was stopped, not killed, needs no room on the disk
+        write_bytes(path, b"".join(kept))
     return len(lines) - len(kept)
 
 

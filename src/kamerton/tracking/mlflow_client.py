@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,36 @@ _LIMITS: Final = {
 }
 
 
+ACTIVE_RUN: Final = "MLFLOW_RUN_ID"  # by which MLflow's own tools hand a run to a child process
+
 _connecting = threading.Lock()
+
+
+def active_run_id() -> str:
+    """The run that the caller is inside of, or "": the step of a pipeline, or a notebook's run.
+
+    The environment names it to a process that was started for it. In a process that uses MLflow's
+    own functions, it is what ``mlflow.start_run`` opened; only the thread that opened it sees it.
+    """
+    named = os.environ.get(ACTIVE_RUN, "").strip()
+    fluent = sys.modules.get("mlflow.tracking.fluent")  # never imported for the question alone
+    if named or fluent is None:
+        return named
+    active = fluent.active_run()
+    return "" if active is None else str(active.info.run_id)
+
+
+def is_open_run(client: "MlflowClient", run_id: str) -> bool:
+    """Whether the server has this run and it is not deleted."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return False
+        raise
+    return bool(found.info.lifecycle_stage == "active")
 
 
 def connect(uri: str) -> "MlflowClient":

@@ -5,6 +5,7 @@ away for a while misses nothing; and a run that is killed goes on where its reco
 says. A point that is sent twice is one point, because it carries the time of its line.
 """
 
+import errno
 import logging
 import threading
 import time
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from kamerton.core.errors import PipelineError, ToolMissingError
 from kamerton.core.files import read_json, write_json
 from kamerton.tracking.metrics_file import MetricsCursor, Record
-from kamerton.tracking.mlflow_client import connect, experiment_id
+from kamerton.tracking.mlflow_client import connect, experiment_id, is_open_run
 from kamerton.tracking.protocol import EndState
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ _INTERVAL_SECONDS: Final = 5.0
 _RETRY_SECONDS: Final = 15.0
 _PARENT_POLL_SECONDS: Final = 1.0
 _HURRIED_SECONDS: Final = 10.0
+_DRAIN_POLL_SECONDS: Final = 0.1
+_DRAIN_RETRY_SECONDS: Final = 2.0
 _BATCH_LINES: Final = 200  # at most 1000 metrics go into one request
 _BATCH_METRICS: Final = 1000
 _BATCH_PARAMS: Final = 100
@@ -37,6 +40,7 @@ _PARAM_CHARS: Final = 6000
 _TAG_CHARS: Final = 5000
 _END_STATUS: Final = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 _KEPT_FILES: Final = ("params.yaml", "environment.json", "command.txt", "metrics.jsonl")
+_DISK_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES})
 # Requests that will be refused for ever; sending them again would block all that follow.
 _REFUSED: Final = frozenset(
     {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS", "PERMISSION_DENIED"}
@@ -48,6 +52,7 @@ class _Progress:
     """What mlflow.json keeps: the MLflow run and how much of the file it has."""
 
     uri: str
+    adopted: bool = False  # the MLflow run is somebody else's, who also ends it
     key: str = ""  # tag by which a run is found whose id was not noted in time
     run_id: str = ""
     ended: bool = False  # the MLflow run has all and knows how the run ended
@@ -78,6 +83,7 @@ class MlflowFollower:
         experiment: str,
         name: str = "",
         parent: Path | None = None,
+        active: str = "",
         tags: Mapping[str, str] | None = None,
         drain_seconds: float = 60.0,
         retry_seconds: float = _RETRY_SECONDS,
@@ -91,17 +97,21 @@ class MlflowFollower:
             name: what MLflow calls the run; the run directory's name where left out.
             parent: run directory of the run that this one is a part of (a study, for its trials);
                 it must be followed too, at the latest soon.
+            active: id of an MLflow run that the caller is inside of, see ``active_run_id``. It is
+                taken instead of a new one, and neither renamed nor ended. A run with a parent has
+                one of its own below the parent's.
             tags: tags of the MLflow run.
             drain_seconds: how long ``close`` waits for what is not sent yet.
             retry_seconds: pause after a failed attempt.
         """
         self._run, self._uri, self._experiment, self._parent = run, uri, experiment, parent
         self._name, self._tags = name or run.name, dict(tags or {})
+        self._active = "" if parent is not None else active
         self._drain_seconds, self._retry_seconds = drain_seconds, retry_seconds
         self._client: MlflowClient | None = None
         self._progress: _Progress | None = None
         self._end: EndState | None = None
-        self._troubled = False
+        self._troubled, self._troubled_since = False, 0.0
         self._wake = threading.Event()
         self._give_up = threading.Event()
         # A daemon: a server that hangs must not keep the process alive.
@@ -126,18 +136,25 @@ class MlflowFollower:
     def close(self, state: EndState) -> None:
         """Send the rest and end the MLflow run; give up, and say so, after ``drain_seconds``."""
         self.end(state)
-        # A run that was stopped goes on later, and so does what is sent. A server that did not
-        # answer a moment ago hardly will now.
-        hurried = state == "stopped" or self._troubled
-        seconds = min(self._drain_seconds, _HURRIED_SECONDS) if hurried else self._drain_seconds
-        self._thread.join(seconds)
+        began = time.monotonic()
+        while self._thread.is_alive() and time.monotonic() - began < self._patience(began, state):
+            self._thread.join(_DRAIN_POLL_SECONDS)
         if self._thread.is_alive():
             self._give_up.set()
             self._wake.set()
             _log.warning(
                 "MLflow at %s did not take all of %s within %.0f s; the run directory has it",
-                self._uri, self._run, seconds,
+                self._uri, self._run, time.monotonic() - began,
             )  # fmt: skip
+
+    def _patience(self, began: float, state: EndState) -> float:
+        """Seconds from ``began`` that ``close`` waits, as things stand."""
+        hurried = min(self._drain_seconds, _HURRIED_SECONDS)
+        if state == "stopped":  # it goes on later, and so does what is sent
+            return hurried
+        if self._troubled:  # a server that did not answer a moment ago hardly will now
+            return min(self._drain_seconds, max(0.0, self._troubled_since - began) + hurried)
+        return self._drain_seconds
 
     def _follow(self) -> None:
         while not self._give_up.is_set():
@@ -152,6 +169,8 @@ class MlflowFollower:
             # The service may fail in any way; the run must not notice.
             except Exception as error:
                 pause = self._retry_seconds
+                if ending is not None:
+                    pause = min(pause, _DRAIN_RETRY_SECONDS)
                 self._report(error)
             self._wake.wait(pause if self._end is ending else 0.0)
             self._wake.clear()
@@ -178,10 +197,15 @@ class MlflowFollower:
                 if isinstance(error, PipelineError)
                 else f"{type(error).__name__}: {error}"
             )
+            # Refused by the disk of the run directory, where what was sent is noted.
+            own = getattr(error, "errno", None) in _DISK_ERRORS
             _log.warning(
-                "MLflow at %s cannot be reached (%s); the run goes on, and it is tried again",
-                self._uri, words.splitlines()[0],
+                "%s (%s); the run goes on, and it is tried again",
+                f"what MLflow has of {self._run} cannot be noted there" if own
+                else f"MLflow at {self._uri} cannot be reached",
+                words.splitlines()[0],
             )  # fmt: skip
+            self._troubled_since = time.monotonic()
         self._troubled = True
 
     def _connected(self) -> bool:
@@ -191,8 +215,11 @@ class MlflowFollower:
         if self._client is None:
             self._client = connect(self._uri)
         progress = _Progress.load(self._run / _RECORD, self._uri)
-        if progress.run_id:
-            self._client.update_run(progress.run_id, status="RUNNING")
+        if self._active and self._active != progress.run_id and self._usable():
+            progress = self._adopt(self._client)
+        elif progress.run_id:
+            if not progress.adopted:
+                self._client.update_run(progress.run_id, status="RUNNING")
             progress.ended = False
         elif not self._open_run(self._client, progress):
             return False
@@ -204,6 +231,26 @@ class MlflowFollower:
         )
         self._progress = progress
         return True
+
+    def _usable(self) -> bool:
+        """Whether the active run can be taken; what cannot is reported and not asked for again."""
+        assert self._client is not None
+        if is_open_run(self._client, self._active):
+            return True
+        _log.warning(
+            "MLflow at %s has no run %s, which is named as the active one; a new one is made",
+            self._uri, self._active,
+        )  # fmt: skip
+        self._active = ""
+        return False
+
+    def _adopt(self, client: "MlflowClient") -> _Progress:
+        """Take the active run, from the beginning of the file."""
+        for name, value in {**self._tags, "kamerton.run_directory": self._run.name}.items():
+            client.set_tag(self._active, name, value)
+        progress = _Progress(self._uri, run_id=self._active, adopted=True)
+        progress.save(self._run / _RECORD)
+        return progress
 
     def _open_run(self, client: "MlflowClient", progress: _Progress) -> bool:
         """Give ``progress`` an MLflow run; False while the parent's does not exist yet."""
@@ -300,8 +347,11 @@ class MlflowFollower:
         for name in _KEPT_FILES:
             if (self._run / name).is_file():
                 self._request("log_artifact", local_path=str(self._run / name))
-        self._request("set_terminated", status=_END_STATUS[state])
         assert self._progress is not None  # connected before
+        if self._progress.adopted:  # its owner may have more to do
+            self._request("set_tag", key="kamerton.state", value=state)
+        else:
+            self._request("set_terminated", status=_END_STATUS[state])
         self._progress.ended = True
         self._progress.save(self._run / _RECORD)
 

@@ -33,6 +33,7 @@ def open_trackers(
         parent: run directory of the run that this one is a part of, for MLflow.
         tags: tags of the MLflow run.
     """
+    from kamerton.tracking.mlflow_client import active_run_id
     from kamerton.tracking.mlflow_follower import MlflowFollower
     from kamerton.tracking.tensorboard import TensorBoardTracker
     from kamerton.tracking.wandb_tracker import WandbTracker
@@ -59,6 +60,7 @@ def open_trackers(
                 uri=tracking.mlflow_uri,
                 experiment=tracking.experiment,
                 parent=parent,
+                active=active_run_id(),
                 tags=tags,
             )
         )

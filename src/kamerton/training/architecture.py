@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from kamerton.config.schema import Params
-from kamerton.model.tacotron2.model import Architecture
+from kamerton.core.errors import ParamsError
+from kamerton.model.tacotron2.architecture import Architecture
 
 SEVERAL_SPEAKERS_DIM = 64
 
@@ -15,6 +16,9 @@ def architecture_of(params: Params, symbols: int, *, speakers: int = 1) -> Archi
         params: Parameters; nothing in ``train`` is null that a preset stands for.
         symbols: Size of the symbol table.
         speakers: How many the dataset has.
+
+    Raises:
+        ParamsError: the coarse decoder is asked for and is no coarser than the first.
     """
     train = params.train
     sizes = train.model.model_dump(exclude={"speaker_embedding_dim", "double_decoder_reduction"})
@@ -22,6 +26,13 @@ def architecture_of(params: Params, symbols: int, *, speakers: int = 1) -> Archi
     if dim is None:
         dim = SEVERAL_SPEAKERS_DIM if speakers > 1 else 0
     coarse = train.model.double_decoder_reduction if train.losses.double_decoder_weight else 0
+    if coarse and coarse <= train.model.reduction_factor:
+        raise ParamsError(
+            f"train.model.double_decoder_reduction is {coarse}, and the decoder that it shall be "
+            f"coarser than makes {train.model.reduction_factor} frames per step",
+            hint=f"set it to {2 * train.model.reduction_factor}, or "
+            "train.losses.double_decoder_weight to 0",
+        )
     return Architecture(
         symbols=symbols,
         mels=params.audio.mel_channels,

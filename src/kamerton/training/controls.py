@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,8 @@ class Controls:
         gate_weight: Of the gate loss.
         variational_kl_weight: Of the cost of learned noise widths.
         owners: By the name of a field above: schedule, phase, recovery, adaptive or params.
+        factors: By the same names, what the owner made of the value it was given; 1 where it is
+            taken as it stands or decided anew at every step.
     """
 
     learning_rate: float
@@ -25,3 +28,19 @@ class Controls:
     gate_weight: float = 1.0
     variational_kl_weight: float = 0.0
     owners: Mapping[str, str] = field(default_factory=dict)
+    factors: Mapping[str, float] = field(default_factory=dict)
+
+
+def changes(before: Controls | None, after: Controls) -> dict[str, dict[str, Any]]:
+    """Owner, factor and value of everything that another owner, or its owner otherwise, decides."""
+    return {
+        name: {
+            "owner": owner,
+            "factor": after.factors.get(name, 1.0),
+            "value": float(getattr(after, name)),
+        }
+        for name, owner in after.owners.items()
+        if before is None
+        or before.owners.get(name) != owner
+        or before.factors.get(name, 1.0) != after.factors.get(name, 1.0)
+    }

@@ -1,13 +1,18 @@
 """What the loop measures now and then: teacher-forced losses and free-running attention.
 
 Nothing here draws from the global generator, so that evaluating more or less often, or an
-evaluation more after a resume, does not change the training.
+evaluation more after a resume, does not change the training. No figure depends on which
+utterances share a batch: everything is measured utterance by utterance, and the noise of an
+utterance is drawn from its own text.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -15,17 +20,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kamerton.config.schema import TrainParams
-from kamerton.metrics.alignment import (
-    FAILED,
-    AttentionScores,
-    attention_scores,
-    summarise_attention,
-)
+from kamerton.data.manifest import Row
+from kamerton.metrics.alignment import FAILED, AttentionScores, attention_scores
+from kamerton.metrics.free_running import ended_early, mel_variance_ratio, silence_share
 from kamerton.model.losses import Target, losses_of
-from kamerton.model.tacotron2.model import Predicted, Tacotron2, steps_of
+from kamerton.model.tacotron2.decoder import Decoded
+from kamerton.model.tacotron2.model import Predicted, Tacotron2, steps_of, valid_positions
 from kamerton.tracking import names
 from kamerton.training.data import TensorBatch, TrainingData
-from kamerton.training.objective import objective_of
+from kamerton.training.objective import objective_of, target_of
 
 RUNAWAY_FACTOR = 2.0  # an utterance that takes this much longer than the truth never ended
 
@@ -63,103 +66,256 @@ class Evaluation:
 @torch.no_grad()
 def evaluate(model: Tacotron2, data: TrainingData, train: TrainParams) -> Evaluation:
     """Measure the model on the validation split; leaves it in the mode it was in."""
+    with measuring(model):
+        values = _teacher_forced(model, data, train)
+        readings = _read_aloud(model, data, train, data.spoken)
+        example = _example(model, data, readings[0])
+    scores = tuple(reading.scores for reading in readings)
+    values |= attention_values(scores) | _free_running_values(readings)
+    quality = values[names.VAL_MEL_LOSS] + 1.0 - values[names.ATTENTION_SCORE]
+    return Evaluation(values, quality, scores, example)
+
+
+@torch.no_grad()
+def read_example(model: Tacotron2, data: TrainingData, train: TrainParams) -> Example:
+    """The first of the fixed sentences read aloud, as an evaluation would show it."""
+    with measuring(model):
+        return _example(model, data, _read_aloud(model, data, train, data.spoken[:1])[0])
+
+
+@contextlib.contextmanager
+def measuring(model: Tacotron2) -> Iterator[None]:
+    """The model as it speaks; afterwards its mode and all random generators are as before."""
     was_training = model.training
-    model.eval()
-    values = _teacher_forced(model, data, train)
-    scores, example = _free_running(model, data, train)
-    model.train(was_training)
-    summary = summarise_attention(scores)
-    values |= {
-        names.ATTENTION_SCORE: summary.diagonality_median,
-        names.ATTENTION_COVERAGE: summary.coverage_median,
-        names.ATTENTION_FOCUS: summary.focus_median,
-        names.ATTENTION_ENTROPY: float(np.median([score.entropy for score in scores])),
-        "attention_monotonicity": float(np.median([score.monotonicity for score in scores])),
-        "aligned_share": summary.aligned_share,
+    devices = [model.mel_mean.device] if model.mel_mean.is_cuda else []
+    with torch.random.fork_rng(devices=devices):
+        model.eval()
+        try:
+            yield
+        finally:
+            model.train(was_training)
+
+
+def attention_values(scores: Iterable[AttentionScores], prefix: str = "") -> dict[str, float]:
+    """Medians over utterances and the share that is aligned, under their names."""
+    rows = list(scores)
+    columns = {
+        names.ATTENTION_SCORE: [row.diagonality for row in rows],
+        names.ATTENTION_COVERAGE: [row.coverage for row in rows],
+        names.ATTENTION_FOCUS: [row.focus for row in rows],
+        names.ATTENTION_ENTROPY: [row.entropy for row in rows],
+        names.ATTENTION_MONOTONICITY: [row.monotonicity for row in rows],
     }
-    quality = values[names.VAL_MEL_LOSS] + 1.0 - summary.diagonality_median
-    return Evaluation(values, quality, tuple(scores), example)
+    values = {prefix + name: float(np.median(column)) for name, column in columns.items()}
+    aligned = sum(row.aligned for row in rows) / len(rows)
+    return values | {prefix + names.ALIGNED_SHARE: aligned}
+
+
+@dataclass(slots=True)
+class _Tally:
+    """Sums over the utterances of the validation split."""
+
+    frames: int = 0
+    losses: dict[str, float] = field(default_factory=dict)  # each utterance's mean times its frames
+    utterances: int = 0
+    hits: int = 0
+    fired: int = 0
+    frames_off: int = 0
+    scores: list[AttentionScores] = field(default_factory=list)
+
+    def add_losses(self, raw: Mapping[str, Tensor], frames: int) -> None:
+        self.frames += frames
+        for name, value in raw.items():
+            self.losses[name] = self.losses.get(name, 0.0) + frames * float(value)
+
+    def add_stops(self, stops: Tensor, lengths: Tensor, reduction: int) -> None:
+        """Count predicted last frames, (B,), -1 where there is none.
+
+        One that never comes is as far off as the utterance is long: the gate must not look the
+        better for keeping still.
+        """
+        fired = stops >= 0
+        off = (stops - (lengths - 1)).abs()
+        self.utterances += len(lengths)
+        self.fired += int(fired.sum())
+        self.hits += int((fired & (off <= reduction)).sum())
+        self.frames_off += int(torch.where(fired, off, lengths).sum())
+
+    def values(self) -> dict[str, float]:
+        means = {name: total / self.frames for name, total in self.losses.items()}
+        return {
+            **{names.val_loss(name): mean for name, mean in means.items()},
+            # Neither weighted nor with the regularisers, so that trials of other weights compare.
+            names.VAL_LOSS: means["mel_before"] + means["mel_after"] + means["gate"],
+            names.GATE_RECALL: self.hits / self.utterances,
+            names.GATE_PRECISION: self.hits / self.fired if self.fired else 0.0,
+            names.GATE_F1: 2 * self.hits / (self.utterances + self.fired),
+            names.GATE_FRAMES_OFF: self.frames_off / self.utterances,
+            **attention_values(self.scores, names.FORCED),
+        }
 
 
 def _teacher_forced(model: Tacotron2, data: TrainingData, train: TrainParams) -> dict[str, float]:
-    totals = {"mel_before": 0.0, "mel_after": 0.0, "gate": 0.0, "guided_attention": 0.0}
-    utterances, hits, fired = 0, 0, 0
-    for index, batch in enumerate(data.validation):
-        frames = model.normalise(batch.frames)
-        predicted = _forced(model, batch, frames, seed=index)
-        target = Target(frames, batch.frame_lengths, batch.symbols, batch.symbol_lengths)
-        raw = losses_of(predicted, target, objective_of(train)).raw
-        size = len(batch.symbols)
-        for name in totals:
-            totals[name] += size * float(raw[name])
-        utterances += size
-        batch_hits, batch_fired = _stop_frames(predicted, batch, train)
-        hits, fired = hits + batch_hits, fired + batch_fired
-    means = {name: total / utterances for name, total in totals.items()}
-    return {
-        # Neither weighted nor with the regulariser, so that trials of other weights compare.
-        names.VAL_LOSS: means["mel_before"] + means["mel_after"] + means["gate"],
-        names.VAL_MEL_LOSS: means["mel_after"],
-        names.VAL_GATE_LOSS: means["gate"],
-        "val_guided_attention_loss": means["guided_attention"],
-        names.GATE_F1: 2 * hits / (utterances + fired),
-    }
-
-
-def _forced(model: Tacotron2, batch: TensorBatch, frames: Tensor, *, seed: int) -> Predicted:
-    generator = torch.Generator().manual_seed(seed)
+    objective, tally = objective_of(train, data.audio), _Tally()
     reduction = model.architecture.reduction_factor
-    steps = int(steps_of(frames.shape[1], reduction))
-    masks = model.decoder.prenet.draw_masks(steps, len(batch.symbols), generator=generator)
+    for batch in data.validation:
+        target = target_of(model, batch)
+        predicted = teacher_forced(model, batch, target.frames)
+        stops = predicted_stops(
+            predicted.gate_logits, batch.frame_lengths, reduction, train.gate_threshold
+        )
+        tally.add_stops(stops, batch.frame_lengths, reduction)
+        lengths = batch.frame_lengths.tolist()
+        for row, length in enumerate(lengths):
+            # Each as if it were alone, however a loss is averaged over a batch.
+            alone = losses_of(*_only(predicted, target, row), objective)
+            tally.add_losses(alone.raw, length)
+        tally.scores += _attention_by_utterance(predicted.attention, batch, reduction)
+    return tally.values()
+
+
+def teacher_forced(model: Tacotron2, batch: TensorBatch, frames: Tensor) -> Predicted:
+    """Predict normalised ``frames`` (B, F, C); equal texts are given equal prenet noise."""
+    steps = int(steps_of(frames.shape[1], model.architecture.reduction_factor))
+    masks = [
+        model.decoder.prenet.draw_masks(steps, generator=torch.Generator().manual_seed(seed))
+        for seed in _seeds(batch)
+    ]
     predicted: Predicted = model(
         batch.symbols,
         batch.symbol_lengths,
         frames,
         batch.frame_lengths,
-        masks=masks.to(frames.device),
+        masks=torch.stack(masks, dim=1).to(frames.device),
+        speakers=batch.speakers,
     )
     return predicted
 
 
-def _stop_frames(predicted: Predicted, batch: TensorBatch, train: TrainParams) -> tuple[int, int]:
-    """How many utterances stopped within one decoder step of their end, and how many stopped."""
-    reduction = predicted.gate_logits.shape[1] // predicted.attention.shape[1]
-    opened = predicted.gate_logits.sigmoid() > train.gate_threshold
-    fired = opened.any(dim=1)
-    error = opened.to(torch.uint8).argmax(dim=1) - (batch.frame_lengths - 1)
-    return int((fired & (error.abs() <= reduction)).sum()), int(fired.sum())
+def _seeds(batch: TensorBatch) -> list[int]:
+    rows = zip(batch.symbols.tolist(), batch.symbol_lengths.tolist(), strict=True)
+    return [_seed_of(repr(symbols[:length])) for symbols, length in rows]
 
 
-def _free_running(
-    model: Tacotron2, data: TrainingData, train: TrainParams
-) -> tuple[list[AttentionScores], Example]:
-    batch = data.tensors(data.spoken)
+def _seed_of(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6])
+
+
+def predicted_stops(
+    gate_logits: Tensor, lengths: Tensor, reduction: int, threshold: float
+) -> Tensor:
+    """The first frame that each utterance takes for its last, (B,), or -1.
+
+    Looked for up to the end of the utterance's last decoder step: what comes after it is the
+    padding of the batch.
+    """
+    looked_at = valid_positions(steps_of(lengths, reduction) * reduction, gate_logits.shape[1])
+    opened = (gate_logits.sigmoid() > threshold) & looked_at.bool()
+    first = opened.to(torch.uint8).argmax(dim=1)
+    return torch.where(opened.any(dim=1), first, torch.full_like(first, -1))
+
+
+def _only(predicted: Predicted, target: Target, row: int) -> tuple[Predicted, Target]:
+    own, coarse = slice(row, row + 1), predicted.coarse
+    return (
+        Predicted(
+            predicted.before[own], predicted.after[own], predicted.gate_logits[own],
+            predicted.attention[own],
+            coarse and Decoded(coarse.frames[own], coarse.gate_logits[own], coarse.attention[own]),
+            predicted.noise_divergence,
+        ),
+        dataclasses.replace(
+            target, frames=target.frames[own], frame_lengths=target.frame_lengths[own],
+            symbols=target.symbols[own], symbol_lengths=target.symbol_lengths[own],
+        ),
+    )  # fmt: skip
+
+
+def _attention_by_utterance(
+    attention: Tensor, batch: TensorBatch, reduction: int
+) -> list[AttentionScores]:
+    weights = attention.float().cpu().numpy()
+    steps = steps_of(batch.frame_lengths, reduction).tolist()
+    return [
+        attention_scores(weights[row, : steps[row], :symbols])
+        for row, symbols in enumerate(batch.symbol_lengths.tolist())
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """One clip's text read aloud; mels are (C, F), attention (T, N)."""
+
+    row: Row
+    attention: NDArray[np.float32]
+    spoken: NDArray[np.float32]
+    truth: NDArray[np.float32]
+    stopped: bool
+
+    @property
+    def scores(self) -> AttentionScores:
+        # A sentence that never ended counts as not read, however straight it began.
+        return attention_scores(self.attention) if self.stopped else FAILED
+
+
+def _read_aloud(
+    model: Tacotron2, data: TrainingData, train: TrainParams, rows: Sequence[Row]
+) -> list[_Reading]:
+    batch = data.tensors(rows)
     spoken = model.speak(
         batch.symbols,
         batch.symbol_lengths,
         max_frames=(batch.frame_lengths * RUNAWAY_FACTOR).long(),
-        seeds=[
-            int.from_bytes(hashlib.sha256(row.text.encode()).digest()[:6]) for row in data.spoken
-        ],
+        seeds=[_seed_of(row.text) for row in rows],
         gate_threshold=train.gate_threshold,
+        speakers=batch.speakers,
     )
     steps = steps_of(spoken.lengths, model.architecture.reduction_factor)
-    scores = []
-    for row, stopped in enumerate(spoken.stopped.tolist()):
-        weights = spoken.attention[row, : int(steps[row]), : int(batch.symbol_lengths[row])]
-        # A sentence that never ended counts as not read, however straight it began.
-        scores.append(attention_scores(weights.cpu().numpy()) if stopped else FAILED)
+    symbols = batch.symbol_lengths.tolist()
+    return [
+        _Reading(
+            row,
+            _array(spoken.attention[index, : int(steps[index]), : symbols[index]]),
+            _array(spoken.frames[index, : int(spoken.lengths[index])].T),
+            _array(batch.frames[index, : int(batch.frame_lengths[index])].T),
+            bool(spoken.stopped[index]),
+        )
+        for index, row in enumerate(rows)
+    ]
 
-    frames = model.normalise(batch.frames)
-    forced = model.restore(_forced(model, batch, frames, seed=0).after)
-    truth, said = int(batch.frame_lengths[0]), int(spoken.lengths[0])
-    example = Example(
-        text=data.spoken[0].model_text,
-        attention=spoken.attention[0, : int(steps[0]), : int(batch.symbol_lengths[0])]
-        .cpu()
-        .numpy(),
-        spoken=spoken.frames[0, :said].T.cpu().numpy(),
-        forced=forced[0, :truth].T.cpu().numpy(),
-        truth=batch.frames[0, :truth].T.cpu().numpy(),
+
+def _array(values: Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = values.float().cpu().numpy()
+    return array
+
+
+def _free_running_values(readings: Sequence[_Reading]) -> dict[str, float]:
+    count = len(readings)
+    early = [
+        reading.stopped
+        and ended_early(reading.attention, reading.spoken.shape[1], reading.truth.shape[1])
+        for reading in readings
+    ]
+    ratios = [mel_variance_ratio(reading.spoken, reading.truth) for reading in readings]
+    silences = [silence_share(reading.spoken, reading.truth) for reading in readings]
+    recorded = [silence_share(reading.truth, reading.truth) for reading in readings]
+    return {
+        names.PREMATURE_STOPPING: sum(early) / count,
+        names.RUNAWAY_SHARE: sum(not reading.stopped for reading in readings) / count,
+        names.MEL_VARIANCE_RATIO: float(np.median(ratios)),
+        names.SILENCE_SHARE: float(np.mean(silences)),
+        names.RECORDED_SILENCE_SHARE: float(np.mean(recorded)),
+    }
+
+
+def _example(model: Tacotron2, data: TrainingData, reading: _Reading) -> Example:
+    batch = data.tensors([reading.row])
+    after = teacher_forced(model, batch, model.normalise(batch.frames)).after
+    forced = model.restore(after)[0, : reading.truth.shape[1]]
+    return Example(
+        text=reading.row.model_text,
+        attention=reading.attention,
+        spoken=reading.spoken,
+        forced=_array(forced.T),
+        truth=reading.truth,
     )
-    return scores, example

@@ -1,15 +1,20 @@
 """The training loop, to be read from top to bottom.
 
-A run is a function of its seed: before every step the generator is seeded with (seed, step), and
-batches and learning rate follow from the step alone. So a run that was killed and goes on from its
-last checkpoint makes the same numbers, bit for bit on a CPU, as one that was never disturbed.
+A run is a function of its seed: the noise of every step follows from (seed, step), and everything
+else from the step and the state that a checkpoint holds. So a run that was
+killed and goes on from its last checkpoint makes the same numbers, bit for bit on a CPU, as one
+that was never disturbed.
+
+Where several processes train together, each goes through the same steps and decisions; one of
+them, the main one, evaluates, logs and saves.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,15 +23,29 @@ from kamerton.config.schema import AudioParams, TrainParams
 from kamerton.core.errors import PipelineError, StoppedError
 from kamerton.core.progress import Progress
 from kamerton.core.stop import StopRequest
+from kamerton.data.batching import Position
 from kamerton.model.tacotron2.model import Tacotron2
 from kamerton.tracking import RunDirectory, Tracker, names
+from kamerton.training import adaptive_gate, clipping, phases, recovery
 from kamerton.training.checkpoint import Checkpoints
-from kamerton.training.controls import Controls
+from kamerton.training.controls import changes
 from kamerton.training.data import TrainingData
-from kamerton.training.evaluation import Evaluation, evaluate
-from kamerton.training.illustration import illustrate
-from kamerton.training.schedule import learning_rate
+from kamerton.training.distributed import World
+from kamerton.training.evaluation import Example, evaluate, read_example
+from kamerton.training.hooks import (
+    Alert,
+    ShownProgress,
+    StepFacts,
+    Watcher,
+    Watchers,
+    logged_alert,
+)
+from kamerton.training.illustration import illustrate_when_due
+from kamerton.training.loader import Loader
+from kamerton.training.schedule import controls_at, safe_learning_rate
+from kamerton.training.speed import Speedometer
 from kamerton.training.state import TrainState
+from kamerton.training.status import note_status
 from kamerton.training.step import StepResult, Trainee, train_step
 
 MAX_SKIPPED_IN_A_ROW = 10  # then the run is beyond what skipping can save
@@ -38,6 +57,10 @@ class Job:
 
     Attributes:
         illustrated: How sound is made of mels for pictures and samples; None makes none.
+        scaler: What the checkpoint to go on from holds of the loss scaler.
+        world: The processes that train together.
+        watchers: What watches the run besides its log.
+        on_alert: Told of what a person should know at once.
     """
 
     model: Tacotron2
@@ -49,6 +72,10 @@ class Job:
     checkpoints: Checkpoints
     tracker: Tracker
     illustrated: AudioParams | None = None
+    scaler: Mapping[str, Any] | None = None
+    world: World = field(default_factory=World)
+    watchers: Sequence[Watcher] = ()
+    on_alert: Alert = logged_alert
 
 
 def train_model(
@@ -62,127 +89,248 @@ def train_model(
         StoppedError: a stop was asked for; everything is saved.
         PipelineError: too many steps in a row gave numbers that are not finite.
     """
-    train = job.train
-    trainee = Trainee(job.model, job.optimizer, train)
+    train, total = job.train, job.total_steps
+    trainee = Trainee(job.model, job.optimizer, train, job.data.audio, job.world)
+    trainee.load_scaler(job.scaler)
+    watchers = Watchers(
+        [ShownProgress(on_progress, phases=len(phases.boundaries(train.phases))), *job.watchers]
+    )
+    speed = Speedometer(job.data.device)
+    state = _first(state, job)
     job.model.train()
-    while state.step < job.total_steps and not out_of_patience(state, job):
-        controls = controls_at(state, job.total_steps, train)
-        torch.manual_seed(_step_seed(train.seed, state.step))
-        result = train_step(trainee, [job.data.batch(state.step)], controls)
-        state = _after(state, result, job)
-        _log_step(job, state, result)
+    with Loader(job.data) as loader, watchers.told_of_errors():
+        while state.step < total and not is_over(state, job):
+            before, facts = state, _step(job, trainee, loader, speed, state)
+            state = facts.state
+            _log_step(job, facts, speed)
 
-        last = state.step == job.total_steps
-        if last or state.step % train.eval_interval_steps == 0:
-            state = _evaluate(job, state)
-        scheduled = last or state.step % train.checkpoint_interval_steps == 0
-        stopping = stop.requested and not last  # asked once: what is not saved must not stop
-        if scheduled or stopping:
-            job.checkpoints.save(job.model, job.optimizer, state, scheduled=scheduled)
-            job.run.write_status("running", step=state.step, **_facts(state))
-        note = f"loss {float(result.losses.total):.3f}  attention {_best_attention(state):.2f}"
-        on_progress(state.step, job.total_steps, note)
-        if stopping:
-            raise StoppedError(
-                f"training stopped on request at step {state.step} of {job.total_steps}; "
-                f"it is saved in {job.run.path}."
-            )
-    if state.step < job.total_steps:  # out of patience, perhaps between two checkpoints
-        job.checkpoints.save(job.model, job.optimizer, state, scheduled=False)
+            last = state.step == total
+            evaluated = last or state.step % train.eval_interval_steps == 0
+            if evaluated:
+                state = _evaluate(job, trainee, facts, watchers)
+            else:
+                _illustrate(job, state.step, None)
+            untroubled, state = state, _recover(job, state, evaluated=evaluated)
+            _log_changes(job, before, state)
+
+            scheduled = last or state.step % train.checkpoint_interval_steps == 0
+            stopping = job.world.any(stop.requested) and not last  # asked once: saved, then obeyed
+            _save(job, trainee, state, scheduled=scheduled, now=stopping or state is not untroubled)
+            _tell(watchers, dataclasses.replace(facts, state=state), before)
+            if stopping:
+                raise StoppedError(
+                    f"training stopped on request at step {state.step} of {total}; "
+                    f"it is saved in {job.run.path}."
+                )
+    if state.step < total:  # it ended early, perhaps between two checkpoints
+        _save(job, trainee, state, scheduled=False, now=True)
     return state
 
 
-def controls_at(state: TrainState, total: int, train: TrainParams) -> Controls:
-    """What the next step is made with."""
-    return Controls(
-        learning_rate=learning_rate(state.step, total, train),
-        clip_norm=train.grad_clip_thresh,
-        guided_attention_weight=train.guided_attention_weight,
-        owners={
-            "learning_rate": "schedule", "clip_norm": "params", "guided_attention_weight": "params",
-        },
-    )  # fmt: skip
-
-
-def out_of_patience(state: TrainState, job: Job) -> bool:
-    """Whether the given share of the budget has passed without a better evaluation."""
+def is_over(state: TrainState, job: Job) -> bool:
+    """Whether the run ends before its budget does: out of patience, or of recoveries."""
     share = job.train.patience_share
+    if state.recovery.gave_up:
+        return True
     if share is None or state.best_step == 0:
         return False
     return state.evaluated_step - state.best_step >= share * job.total_steps
 
 
-def _step_seed(seed: int, step: int) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}/{step}".encode()).digest()[:7])
+def _first(state: TrainState, job: Job) -> TrainState:
+    """The state to start from: the first epoch has its share of the clips, too."""
+    if state.step:
+        return state
+    share = phases.curriculum_share(state.phase, 0, job.total_steps, job.train.phases)
+    return dataclasses.replace(state, epoch_share=share)
 
 
-def _after(state: TrainState, result: StepResult, job: Job) -> TrainState:
-    step = state.step + 1
-    position = job.data.plan.position(step)
-    skipped_in_a_row = 0 if result.applied else state.skipped_in_a_row + 1
-    if not result.applied:
-        job.tracker.log_event(
-            "non_finite_step", step=step, loss=str(float(result.losses.total)),
-            grad_norm=str(result.grad_norm),
-        )  # fmt: skip
-    if skipped_in_a_row > MAX_SKIPPED_IN_A_ROW:
-        raise PipelineError(
-            f"Training diverged: {skipped_in_a_row} steps in a row, up to {step}, were not finite.",
-            hint="lower train.learning_rate or train.grad_clip_thresh",
-        )
+def _step(
+    job: Job, trainee: Trainee, loader: Loader, speed: Speedometer, state: TrainState
+) -> StepFacts:
+    """One optimiser step from ``state``."""
+    controls = controls_at(state, job.total_steps, job.train)
+    waited = loader.waited_seconds
+    with speed.step():
+        batches = loader.batches(Position(state.epoch, state.batch, state.epoch_share))
+        result = train_step(trainee, batches, controls, step=state.step)
+    speed.took(result, loader.waited_seconds - waited)
+    return StepFacts(job.total_steps, _after(state, result, job, trainee), result, controls)
+
+
+def _after(state: TrainState, result: StepResult, job: Job, trainee: Trainee) -> TrainState:
+    """Where the run stands after a step, before it is evaluated."""
+    step, train, total = state.step + 1, job.train, job.total_steps
+    phase = phases.next_phase(state.phase, step, total, None, train.phases)
+    position = job.data.after(
+        Position(state.epoch, state.batch, state.epoch_share),
+        phases.curriculum_share(phase, step, total, train.phases),
+    )
+    loud = recovery.count_loud(state, result, train)
+    clip, gate = state.clip, state.gate
+    if result.applied:
+        clip = clipping.remember(clip, result.grad_norm)
+        if train.losses.adaptive_gate:
+            gate = adaptive_gate.updated(gate, result.stops, step)
+    skipped_in_a_row = state.skipped_in_a_row
+    if not _is_overflow(trainee, result):
+        skipped_in_a_row = 0 if result.applied else skipped_in_a_row + 1
     return dataclasses.replace(
-        state, step=step, epoch=position.epoch, batch=position.batch,
-        skipped=state.skipped + (not result.applied), skipped_in_a_row=skipped_in_a_row,
+        state, step=step, epoch=position.epoch, batch=position.batch, epoch_share=position.share,
+        skipped=state.skipped + (not result.applied),
+        skipped_in_a_row=skipped_in_a_row, phase=phase, clip=clip, gate=gate,
+        recovery=dataclasses.replace(state.recovery, loud_steps=loud),
     )  # fmt: skip
 
 
-def _log_step(job: Job, state: TrainState, result: StepResult) -> None:
+def _is_overflow(trainee: Trainee, result: StepResult) -> bool:
+    """Whether a step was skipped because the loss scaler is finding its scale: no trouble.
+
+    Scaled gradients overflow now and then; those that overflow unscaled are not the scaler's.
+    """
+    return (
+        not result.applied and math.isfinite(float(result.losses.total))
+        and trainee.scaler is not None and trainee.scaler.get_scale() >= 1.0
+    )  # fmt: skip
+
+
+def _log_step(job: Job, facts: StepFacts, speed: Speedometer) -> None:
+    state, result = facts.state, facts.result
+    if not job.world.main:
+        return
+    if not result.applied:
+        job.tracker.log_event(
+            "non_finite_step", step=state.step, loss=str(float(result.losses.total)),
+            grad_norm=str(result.grad_norm),
+        )  # fmt: skip
     interval = job.train.monitoring.log_interval_steps
     if state.step != 1 and state.step % interval and state.step != job.total_steps:
         return
     raw, weighted = result.losses.raw, result.losses.weighted
     values = {
         names.TRAIN_LOSS: float(result.losses.total),
-        names.TRAIN_MEL_LOSS: float(raw["mel_after"]),
-        names.TRAIN_GATE_LOSS: float(raw["gate"]),
-        names.TRAIN_GUIDED_ATTENTION_LOSS: float(raw["guided_attention"]),
         names.GRAD_NORM: result.grad_norm,
-        names.LEARNING_RATE: float(job.optimizer.param_groups[0]["lr"]),
+        names.CLIP_NORM: facts.controls.clip_norm,
+        names.LEARNING_RATE: facts.controls.learning_rate,
+        names.PHASE: float(state.phase.index),
         "epoch": float(state.epoch),
+        "epoch_share": state.epoch_share,
         "skipped_steps": float(state.skipped),
     }
-    values |= {f"train_{name}_weighted": float(value) for name, value in weighted.items()}
-    job.tracker.log_metrics(values, state.step)
+    values |= {names.train_loss(part): float(value) for part, value in raw.items()}
+    values |= {names.weighted_loss(part): float(value) for part, value in weighted.items()}
+    job.tracker.log_metrics(values | speed.read(), state.step)
 
 
-def _evaluate(job: Job, state: TrainState) -> TrainState:
-    evaluation = evaluate(job.model, job.data, job.train)
+def _evaluate(job: Job, trainee: Trainee, facts: StepFacts, watchers: Watchers) -> TrainState:
+    """Measure the model; the main process does, and all go on with what it found."""
+    state = facts.state
+    evaluation = evaluate(job.model, job.data, job.train) if job.world.main else None
+    found = {"values": evaluation.values, "quality": evaluation.quality} if evaluation else None
+    found = job.world.share(found)
+    state = _evaluated(state, found["values"], found["quality"], job)
+    if evaluation is None:
+        return state
+    if state.best_step == state.step:
+        scaler = trainee.scaler_state()
+        job.checkpoints.save_best(job.model, job.optimizer, state, scaler=scaler)
+        job.tracker.log_event("best", step=state.step, quality=evaluation.quality)
     job.tracker.log_metrics(evaluation.values, state.step)
-    state = dataclasses.replace(state, evaluated_step=state.step)
-    if evaluation.quality < state.best_quality:
-        state = _new_best(job, state, evaluation)
-    if job.illustrated is not None:
-        illustrate(job.tracker, evaluation.example, job.illustrated, state.step)
+    _illustrate(job, state.step, evaluation.example)
+    watchers.eval(dataclasses.replace(facts, state=state), evaluation)
     job.tracker.flush()
     return state
 
 
-def _new_best(job: Job, state: TrainState, evaluation: Evaluation) -> TrainState:
-    state = dataclasses.replace(
-        state, best_step=state.step, best_quality=evaluation.quality, best_values=evaluation.values
+def _illustrate(job: Job, step: int, evaluated: Example | None) -> None:
+    """Pictures and sound where they are due; a step that was not evaluated reads for them."""
+    if job.world.main and job.illustrated is not None:
+        illustrate_when_due(
+            job.tracker, job.train.monitoring, job.illustrated, step, evaluated=evaluated,
+            make=lambda: read_example(job.model, job.data, job.train),
+        )  # fmt: skip
+
+
+def _evaluated(state: TrainState, values: dict[str, float], quality: float, job: Job) -> TrainState:
+    """Where the run stands after an evaluation."""
+    diagonality = values[names.ATTENTION_SCORE]
+    forced = values[names.FORCED + names.ATTENTION_SCORE]
+    past = dataclasses.replace(
+        state.recovery, best_diagonality=max(state.recovery.best_diagonality, diagonality)
     )
-    job.checkpoints.save_best(job.model, job.optimizer, state)
-    job.tracker.log_event("best", step=state.step, quality=evaluation.quality)
+    phase = phases.next_phase(
+        state.phase, state.step, job.total_steps, diagonality, job.train.phases
+    )
+    state = dataclasses.replace(
+        state, evaluated_step=state.step, diagonality=diagonality, forced_diagonality=forced,
+        phase=phase, recovery=past,
+    )  # fmt: skip
+    if quality < state.best_quality:
+        return dataclasses.replace(
+            state, best_step=state.step, best_quality=quality, best_values=values
+        )
     return state
 
 
-def _facts(state: TrainState) -> dict[str, Any]:
+def _recover(job: Job, state: TrainState, *, evaluated: bool) -> TrainState:
+    """Act on trouble, if there is some; the state is another one then, to be saved at once."""
+    decision = recovery.decide(state, job.total_steps, job.train, evaluated=evaluated)
+    if decision is not None:
+        patient = recovery.Patient(job.model, job.optimizer, job.checkpoints, job.train)
+        job.world.barrier()  # what the main process has saved is there for all
+        outcome = recovery.act(decision, patient, state)
+        job.world.barrier()  # and stays until all have read it
+        state = outcome.state
+        if job.world.main:
+            record = {"cause": decision.cause, "action": outcome.action, "values": outcome.values}
+            job.tracker.log_event("recovery", step=state.step, **record)
+            text = f"{decision.cause} at step {state.step}: {outcome.action}"
+            job.on_alert("recovery", text, outcome.values)
+    if state.skipped_in_a_row > MAX_SKIPPED_IN_A_ROW:
+        raise PipelineError(
+            f"Training diverged: {state.skipped_in_a_row} steps in a row, up to {state.step}, "
+            "were not finite.",
+            hint="lower train.learning_rate or train.grad_clip_thresh",
+        )
+    return state
+
+
+def _log_changes(job: Job, before: TrainState, state: TrainState) -> None:
+    """Record each change of phase and of what owns a parameter, once."""
+    if not job.world.main:
+        return
+    log, first = job.tracker.log_event, before.step == 0
+    safe = safe_learning_rate(job.train)
+    if first and job.train.learning_rate > safe:
+        log("learning_rate_high", step=state.step, asked=job.train.learning_rate, safe=safe)
+    if state.phase.index != before.phase.index:
+        log("phase", step=state.step, phase=state.phase.index, reason=state.phase.reason)
+    earlier = None if first else controls_at(before, job.total_steps, job.train)
+    changed = changes(earlier, controls_at(state, job.total_steps, job.train))
+    if changed:
+        log("control", step=state.step, changes=changed)
+
+
+def _save(job: Job, trainee: Trainee, state: TrainState, *, scheduled: bool, now: bool) -> None:
+    """Save where it is due, or overdue for want of room on the disk."""
+    if job.world.main and (scheduled or now or job.checkpoints.overdue):
+        job.checkpoints.save(
+            job.model, job.optimizer, state, scheduled=scheduled, scaler=trainee.scaler_state()
+        )
+        note_status(job.run, "running", step=state.step, **_status(state))
+
+
+def _tell(watchers: Watchers, facts: StepFacts, before: TrainState) -> None:
+    watchers.step(facts)
+    if facts.state.epoch != before.epoch:
+        watchers.epoch(facts)
+
+
+def _status(state: TrainState) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "best_step": float(state.best_step),
         "skipped_steps": float(state.skipped),
+        "phase": float(state.phase.index),
+        "recoveries": float(state.recovery.count),
     }
     return facts | ({"best_quality": state.best_quality} if state.best_step else {})
-
-
-def _best_attention(state: TrainState) -> float:
-    return state.best_values.get(names.ATTENTION_SCORE, 0.0)

@@ -6,11 +6,13 @@ from pathlib import Path
 
 from kamerton.core.files import output_directory, sha256_json, write_text
 from kamerton.metrics.alignment import summarise_attention
-from kamerton.model.export import VoiceDescription, export_voice
+from kamerton.model.description import VoiceDescription
+from kamerton.model.export import export_voice
 from kamerton.model.tacotron2.model import Tacotron2
 from kamerton.tracking import RunDirectory, names
 from kamerton.training.checkpoint import read_checkpoint
 from kamerton.training.evaluation import Evaluation, evaluate
+from kamerton.training.phases import boundaries
 from kamerton.training.report import RunStory, training_page
 from kamerton.training.session import Session
 from kamerton.training.state import TrainState
@@ -35,6 +37,7 @@ def publish(
         facts=_facts(session, network, state, final),
         state=state,
         total_steps=session.total_steps,
+        phases=len(boundaries(session.params.train.phases)),
         texts=[row.text for row in session.data.spoken],
         final=final,
     )
@@ -54,6 +57,7 @@ def _description(
         symbols=session.data.symbols.symbols,
         language=str(card["language"]),
         speaker=str(card["speaker"]),
+        speakers=session.data.speakers if len(session.data.speakers) > 1 else (),
         gate_threshold=params.train.gate_threshold,
         frames_per_symbol=session.data.frames_per_symbol(),
         training={
@@ -91,5 +95,10 @@ def _facts(
         "coverage, median": f"{values[names.ATTENTION_COVERAGE]:.2f}",
         "focus, median": f"{values[names.ATTENTION_FOCUS]:.2f}",
         "stop frame F1": f"{values[names.GATE_F1]:.2f}",
+        "frames off the end": f"{values[names.GATE_FRAMES_OFF]:.1f}",
     }
-    return facts | ({"skipped steps": str(state.skipped)} if state.skipped else {})
+    if state.skipped:
+        facts["skipped steps"] = str(state.skipped)
+    if state.recovery.count:
+        facts["interventions"] = str(state.recovery.count)
+    return facts

@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Final
 
 from kamerton.config.schema import AudioParams
 from kamerton.metrics.alignment import AttentionScores
-from kamerton.report.figures import lines
+from kamerton.report.curves import Panel, Timeline, draw_panels
 from kamerton.report.page import Page
-from kamerton.tracking import RunDirectory, names, read_records
+from kamerton.tracking import Record, RunDirectory, names, read_records
 from kamerton.training.evaluation import Evaluation
+from kamerton.training.event_lines import happenings
 from kamerton.training.illustration import attention_picture, mel_picture, to_wave
+from kamerton.training.progress_note import PHASE_NAMES
 from kamerton.training.state import TrainState
 
-MAX_PICTURES = 6  # of the attention over time
+MAX_PICTURES = 5  # of the attention over time
+MAX_EVENTS = 60
 
-Curve = tuple[list[float], list[float]]
+Curves = Mapping[str, tuple[list[float], list[float]]]
+
+_FREE, _FORCED = "free-running", "teacher-forced"
+_TRAINING, _VALIDATION = "training", "validation"
+_SHARE: Final = (-0.03, 1.03)  # limits that leave 0 and 1 in sight
+# Name, title and limits of each measure of attention.
+_ATTENTION: Final = (
+    (names.ATTENTION_SCORE, "diagonality", (-0.1, 1.03)),
+    (names.ATTENTION_COVERAGE, "coverage", _SHARE),
+    (names.ATTENTION_FOCUS, "focus", _SHARE),
+    (names.ATTENTION_MONOTONICITY, "monotonicity", _SHARE),
+    (names.ATTENTION_ENTROPY, "entropy (0 is sharp)", _SHARE),
+    (names.ALIGNED_SHARE, "share of sentences aligned", _SHARE),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +45,7 @@ class RunStory:
         facts: Figures to show first, by name.
         state: How the run ended.
         total_steps: Its budget.
+        phases: How many phases it could go through.
         texts: Sentences of ``final``, in the order of its scores.
         final: The exported model, evaluated again.
     """
@@ -37,13 +54,15 @@ class RunStory:
     facts: dict[str, str]
     state: TrainState
     total_steps: int
+    phases: int
     texts: Sequence[str]
     final: Evaluation
 
 
 def training_page(run: RunDirectory, story: RunStory, audio: AudioParams) -> str:
-    """The page as HTML; of equal runs it is equal to the byte."""
-    curves = read_curves(run.metrics_file)
+    """The page as HTML; of equal runs it is equal to the byte, however often they were stopped."""
+    records = read_records(run.metrics_file)
+    curves, timeline = read_curves(records), timeline_of(records, story)
     aligned = sum(score.aligned for score in story.final.scores)
     count = len(story.final.scores)
     page = Page(story.title, "Tacotron 2: how it was trained, and how it reads unseen sentences")
@@ -52,76 +71,220 @@ def training_page(run: RunDirectory, story: RunStory, audio: AudioParams) -> str
         aligned == count,
     )
     page.facts(story.facts)
-    page.section("Losses", "Raw values, before weighting; validation is never trained on.")
-    for picture, caption in _loss_pictures(curves):
-        page.figure(picture, caption)
+    _losses(page, curves, timeline)
+    _attention(page, run, story, curves, timeline)
+    _endings(page, curves, timeline)
+    _course(page, curves, timeline)
+    _events(page, records)
+    _listening(page, story, audio)
+    return page.render()
+
+
+def read_curves(records: Iterable[Record]) -> Curves:
+    """Every series of some records as (steps, values), but what the machine did."""
+    curves: dict[str, tuple[list[float], list[float]]] = {}
+    for record in records:
+        if record.kind != "metrics" or record.step is None:
+            continue
+        for name, value in record.values.items():
+            if not name.startswith(names.SYSTEM):
+                steps, values = curves.setdefault(name, ([], []))
+                steps.append(float(record.step))
+                values.append(value)
+    return curves
+
+
+def timeline_of(records: Iterable[Record], story: RunStory) -> Timeline:
+    """Phases and interventions of the run."""
+    phases, marks = [(PHASE_NAMES[0], 0.0)], []
+    for record in records:
+        if record.kind == "event" and record.step is not None:
+            if record.name == "phase" and record.step < story.state.step:
+                phases.append((PHASE_NAMES[int(record.fields["phase"])], float(record.step)))
+            elif record.name == "recovery":
+                marks.append(float(record.step))
+    return Timeline(float(max(1, story.state.step)), phases if story.phases > 1 else (), marks)
+
+
+def _losses(page: Page, curves: Curves, timeline: Timeline) -> None:
+    page.section(
+        "Losses",
+        "Unweighted, in units that compare across runs; validation is never trained on.",
+    )
+    mel = {
+        _TRAINING: curves.get(names.TRAIN_MEL_LOSS), _VALIDATION: curves.get(names.VAL_MEL_LOSS)
+    }  # fmt: skip
+    gate = {
+        _TRAINING: curves.get(names.TRAIN_GATE_LOSS), _VALIDATION: curves.get(names.VAL_GATE_LOSS)
+    }  # fmt: skip
+    parts = _parts(curves)
+    raw = {_words(part): curves.get(names.train_loss(part)) for part in parts}
+    weighted = {_words(part): curves.get(names.weighted_loss(part)) for part in parts}
+    noisy = frozenset({_TRAINING, *raw})
+    page.figure(
+        draw_panels(
+            [
+                _panel("mel loss, after the postnet", mel, noisy=noisy, logarithmic=True),
+                _panel("gate loss: the end of the utterance", gate, noisy=noisy, logarithmic=True),
+                _panel("training, every part, raw", raw, noisy=noisy, logarithmic=True),
+                _panel("training, every part, as weighted", weighted, noisy=noisy,
+                       logarithmic=True),
+            ],
+            timeline,
+        ),
+        _caption("what is trained (smoothed over its noise) against what is held out; below, the "
+                 "parts as they are, and as they count in the sum", timeline),
+    )  # fmt: skip
+
+
+def _parts(curves: Curves) -> list[str]:
+    """Names of the parts of the training loss, in the order that they are logged in."""
+    prefix, suffix = names.weighted_loss("|").split("|")
+    return [
+        name.removeprefix(prefix).removesuffix(suffix)
+        for name in curves
+        if name.startswith(prefix) and name.endswith(suffix)
+    ]
+
+
+def _attention(
+    page: Page, run: RunDirectory, story: RunStory, curves: Curves, timeline: Timeline
+) -> None:
     page.section(
         "Attention",
-        "Which symbol is read at which decoder step. A voice that can read shows one rising line.",
+        "Which symbol is read at which decoder step. A voice that can read shows one rising line. "
+        "Teacher-forced, the model is given the true frames and finds its way more easily; what "
+        "counts is free-running, where it hears only itself.",
     )
-    for step, picture in _chosen(sorted(run.figures.glob("attention-*.png"))):
-        page.figure(picture, f"{story.texts[0]!r}, free-running, after step {step}")
+    panels = [
+        _panel(title, {_FREE: curves.get(name), _FORCED: curves.get(names.FORCED + name)},
+               dashed=frozenset({_FORCED}), limits=limits)
+        for name, title, limits in _ATTENTION
+    ]  # fmt: skip
+    page.figure(
+        draw_panels(panels, timeline, columns=3),
+        _caption("medians over sentences; 1 is best, but for entropy", timeline),
+    )
     example = story.final.example
-    page.figure(attention_picture(example.attention, example.text), "the exported model")
+    pictures = [(png, f"after step {step}") for step, png in _chosen(run, story.state.step)]
+    pictures.append((attention_picture(example.attention, example.text), "the exported model"))
+    page.gallery(pictures, f"{story.texts[0]!r}, free-running:")
     page.table(
         ("sentence", "diagonality", "coverage", "focus", "monotonicity", "aligned"),
         [_score_row(*item) for item in zip(story.texts, story.final.scores, strict=True)],
         "free-running; a sentence that did not end by itself scores 0",
     )
+
+
+def _endings(page: Page, curves: Curves, timeline: Timeline) -> None:
+    page.section(
+        "Where it stops, and how it sounds",
+        "The gate must open at the last frame of the recording, teacher-forced; free-running, a "
+        "sentence must neither end before its text does nor go on for ever.",
+    )
+    found = {
+        "F1": curves.get(names.GATE_F1), "recall": curves.get(names.GATE_RECALL),
+        "precision": curves.get(names.GATE_PRECISION),
+    }  # fmt: skip
+    silence = {
+        "spoken": curves.get(names.SILENCE_SHARE),
+        "recorded": curves.get(names.RECORDED_SILENCE_SHARE),
+    }
+    endings = {
+        "too early": curves.get(names.PREMATURE_STOPPING),
+        "never": curves.get(names.RUNAWAY_SHARE),
+    }
+    page.figure(
+        draw_panels(
+            [
+                _panel("stop frame found", found, limits=_SHARE),
+                _panel("frames off the end, mean", {"": curves.get(names.GATE_FRAMES_OFF)}),
+                _panel("sentences that end", endings, limits=_SHARE),
+                _panel("share of silence", silence, dashed=frozenset({"recorded"}), limits=_SHARE),
+                _panel("mel variance, spoken to recorded",
+                       {"": curves.get(names.MEL_VARIANCE_RATIO)}),
+            ],
+            timeline,
+            columns=3,
+        ),
+        _caption("the first two teacher-forced, the others free-running", timeline),
+    )  # fmt: skip
+
+
+def _course(page: Page, curves: Curves, timeline: Timeline) -> None:
+    page.section("The course of training")
+    norms = {
+        "before clipping": curves.get(names.GRAD_NORM),
+        "threshold": curves.get(names.CLIP_NORM),
+    }
+    page.figure(
+        draw_panels(
+            [
+                _panel("learning rate", {"": curves.get(names.LEARNING_RATE)}),
+                _panel("gradient norm", norms, noisy=frozenset({"before clipping"}),
+                       dashed=frozenset({"threshold"}), logarithmic=True),
+            ],
+            timeline,
+        ),
+        _caption("what each step was made with", timeline),
+    )  # fmt: skip
+
+
+def _events(page: Page, records: Sequence[Record]) -> None:
+    rows = [(line.step, line.what, line.why, line.action) for line in happenings(records)]
+    if not rows:
+        page.text("Nothing out of the ordinary happened.")
+        return
+    more = f"; {len(rows) - MAX_EVENTS} more are in metrics.jsonl" if len(rows) > MAX_EVENTS else ""
+    page.table(
+        ("step", "what happened", "why", "what was done"),
+        rows[:MAX_EVENTS],
+        f"phases, interventions and troubles{more}",
+    )
+
+
+def _listening(page: Page, story: RunStory, audio: AudioParams) -> None:
+    example = story.final.example
     page.section("Listen", f"{example.text!r}, a validation sentence.")
     page.audio(
         [
             (label, to_wave(mel, audio), audio.sample_rate_hz)
             for label, mel in (
                 ("recorded, through the same vocoder", example.truth),
-                ("teacher-forced", example.forced),
-                ("free-running", example.spoken),
+                (_FORCED, example.forced),
+                (_FREE, example.spoken),
             )
             if mel.shape[1] > 1
         ],
         "All three by Griffin-Lim, so that only the acoustic model differs.",
     )
     page.figure(mel_picture(example), "mel spectrograms")
-    return page.render()
 
 
-def read_curves(path: Path) -> dict[str, Curve]:
-    """Every series of a metrics.jsonl as (steps, values)."""
-    curves: dict[str, Curve] = {}
-    for record in read_records(path):
-        if record.kind != "metrics" or record.step is None:
-            continue
-        for name, value in record.values.items():
-            steps, values = curves.setdefault(name, ([], []))
-            steps.append(float(record.step))
-            values.append(value)
-    return curves
+def _panel(
+    title: str, curves: Mapping[str, tuple[list[float], list[float]] | None], *,
+    noisy: frozenset[str] = frozenset(), dashed: frozenset[str] = frozenset(),
+    logarithmic: bool = False, limits: tuple[float, float] | None = None,
+) -> Panel:  # fmt: skip
+    found = {name: curve for name, curve in curves.items() if curve is not None}
+    return Panel(title, found, noisy, dashed, logarithmic, limits)
 
 
-def _loss_pictures(curves: dict[str, Curve]) -> list[tuple[bytes, str]]:
-    groups = (
-        ("mel loss", "training and validation",
-         {"training": names.TRAIN_MEL_LOSS, "validation": names.VAL_MEL_LOSS}, True),
-        ("gate loss", "the end of the utterance",
-         {"training": names.TRAIN_GATE_LOSS, "validation": names.VAL_GATE_LOSS}, True),
-        ("attention", "free-running attention; 1 is best",
-         {"diagonality": names.ATTENTION_SCORE, "coverage": names.ATTENTION_COVERAGE,
-          "focus": names.ATTENTION_FOCUS}, False),
-        ("gradient norm", "before clipping", {"gradient norm": names.GRAD_NORM}, True),
-        ("learning rate", "the schedule", {"learning rate": names.LEARNING_RATE}, False),
-    )  # fmt: skip
-    pictures = []
-    for axis, caption, series, logarithmic in groups:
-        found = {label: curves[name] for label, name in series.items() if name in curves}
-        if found:
-            height = 3 if len(found) > 1 else 2
-            picture = lines(found, "step", axis, log_y=logarithmic, height=height)
-            pictures.append((picture, f"{axis}: {caption}"))
-    return pictures
+def _caption(text: str, timeline: Timeline) -> str:
+    marks = "; dotted red: an intervention" if timeline.marks else ""
+    return f"{text}{'; bands are phases' if len(timeline.bands) > 1 else ''}{marks}"
 
 
-def _chosen(paths: Sequence[Path]) -> list[tuple[int, bytes]]:
+def _words(part: str) -> str:
+    return part.replace("_", " ")
+
+
+def _chosen(run: RunDirectory, last_step: int) -> list[tuple[int, bytes]]:
     """A few pictures spread evenly over the run, first and last included."""
+    paths = [
+        path for path in sorted(run.figures.glob("attention-*.png"))
+        if int(path.stem.rpartition("-")[2]) <= last_step
+    ]  # fmt: skip
     count = min(MAX_PICTURES, len(paths))
     indices = [round(i * (len(paths) - 1) / max(1, count - 1)) for i in range(count)]
     return [

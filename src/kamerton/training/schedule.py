@@ -1,12 +1,27 @@
-"""How long to train and how fast: pure functions of the step, so that nothing needs saving."""
+"""How long to train and with what: pure functions of the step and the state of the run.
+
+One owner decides each value. The learning rate is schedule x phase x recovery; the threshold of
+clipping is adaptive clipping x recovery; guided attention follows the phases; the gate's weight
+follows how well stops are found.
+"""
 
 from __future__ import annotations
 
 import math
+from typing import Final
 
 from kamerton.config.schema import TrainParams
+from kamerton.training import clipping, phases
+from kamerton.training.controls import Controls
+from kamerton.training.state import TrainState
 
-WARMUP_BUDGET_SHARE = 0.05  # a short run must not spend itself on warming up
+WARMUP_BUDGET_SHARE: Final = 0.05  # a short run must not spend itself on warming up
+REWARMUP_BUDGET_SHARE: Final = 0.02  # after a recovery: 50 epochs of 2500
+KL_WARMUP_BUDGET_SHARE: Final = 0.1  # learned noise widths cost nothing until there is a model
+
+# Above this, times the root of batch / 64, Tacotron 2 is known to diverge.
+SAFE_LEARNING_RATE: Final = 3e-3
+SAFE_BATCH_SIZE: Final = 64
 
 
 def total_steps(train: TrainParams, recommended_epochs: int, batches_per_epoch: int) -> int:
@@ -17,7 +32,7 @@ def total_steps(train: TrainParams, recommended_epochs: int, batches_per_epoch: 
 
 
 def learning_rate(step: int, total: int, train: TrainParams) -> float:
-    """Learning rate of step number ``step`` (from 0): linear warm-up, then half a cosine.
+    """The schedule alone, for step number ``step`` (from 0): linear warm-up, then half a cosine.
 
     Args:
         step: Steps made so far.
@@ -31,3 +46,70 @@ def learning_rate(step: int, total: int, train: TrainParams) -> float:
     floor = train.min_learning_rate_share
     share = floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
     return train.learning_rate * share
+
+
+def safe_learning_rate(train: TrainParams) -> float:
+    """The peak from which training is likely to diverge, by the utterances of one step.
+
+    A higher one that was asked for is warned of and used: its owner is the user. No recovery
+    raises the learning rate above it.
+    """
+    utterances = train.batch_size * train.accumulation
+    return SAFE_LEARNING_RATE * math.sqrt(utterances / SAFE_BATCH_SIZE)
+
+
+def controls_at(state: TrainState, total: int, train: TrainParams) -> Controls:
+    """What the next step is made with, who decided it and by what factor."""
+    rate, rate_owner, rate_factor = _learning_rate(state, total, train)
+    clip, clip_owner = train.grad_clip_thresh, "params"
+    if train.adaptive_clip:
+        clip, clip_owner = clipping.threshold(state.clip, train.grad_clip_thresh), "adaptive"
+    clip_factor = state.recovery.clip_factor
+    guided_factor = phases.guided_factor(state.phase, train.phases)
+    adaptive_gate = bool(train.losses.adaptive_gate)
+    noise = train.regularisation
+    learned = noise.recurrent == "variational" and noise.variational == "learned"
+    kl_warmup = (state.step + 1) / (total * KL_WARMUP_BUDGET_SHARE) if learned else 1.0
+    gate_weight = state.gate.weight if adaptive_gate else 1.0
+    return Controls(
+        learning_rate=rate,
+        clip_norm=clip * clip_factor,
+        guided_attention_weight=train.guided_attention_weight * guided_factor,
+        gate_weight=gate_weight,
+        variational_kl_weight=noise.variational_kl_weight * min(1.0, kl_warmup),
+        owners={
+            "learning_rate": rate_owner,
+            "clip_norm": "recovery" if clip_factor != 1.0 else clip_owner,
+            "guided_attention_weight": "phase" if train.phases.count else "params",
+            "gate_weight": "adaptive" if adaptive_gate else "params",
+            "variational_kl_weight": "schedule" if kl_warmup < 1.0 else "params",
+        },
+        factors={
+            "learning_rate": rate_factor,
+            "clip_norm": clip_factor,
+            "guided_attention_weight": guided_factor,
+            "gate_weight": gate_weight,
+        },
+    )
+
+
+def _learning_rate(state: TrainState, total: int, train: TrainParams) -> tuple[float, str, float]:
+    """Value, owner and the owner's factor: recovery before phase before schedule."""
+    phase = phases.learning_rate_factor(state.phase, train.phases)
+    rate = learning_rate(state.step, total, train) * phase
+    factor, rise = state.recovery.learning_rate_factor, _rewarmup(state, total)
+    if factor == rise == 1.0:
+        return rate, "phase" if phase != 1.0 else "schedule", phase
+    floor = min(rate, train.recovery.min_learning_rate)
+    changed = rate * factor
+    if factor > 1.0:
+        changed = max(rate, min(changed, safe_learning_rate(train)))
+    return max(changed * rise, floor), "recovery", factor
+
+
+def _rewarmup(state: TrainState, total: int) -> float:
+    """How far the learning rate has come back after a recovery that let it rise anew."""
+    begun = state.recovery.warmup_step
+    if not begun:
+        return 1.0
+    return min(1.0, (state.step - begun + 1) / math.ceil(total * REWARMUP_BUDGET_SHARE))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import json
+import logging
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,31 +14,43 @@ from typing import Any
 import torch
 
 from kamerton.config.schema import Params, TrainParams
-from kamerton.config.yaml_source import read_yaml
-from kamerton.core.errors import ParamsError, PipelineError, StoppedError, UsageError
+from kamerton.core.errors import ParamsError, PipelineError, StoppedError
 from kamerton.core.progress import Progress, silent
 from kamerton.core.stop import StopRequest
 from kamerton.data.manifest import Dataset
 from kamerton.model.tacotron2.model import Tacotron2
-from kamerton.tracking import RunDirectory, find_runs, list_runs, open_trackers
+from kamerton.tracking import CompositeTracker, RunDirectory, RunState, open_trackers, read_records
+from kamerton.training import effective
 from kamerton.training.architecture import architecture_of
-from kamerton.training.checkpoint import Checkpoints
+from kamerton.training.checkpoint import Checkpoints, Restored
 from kamerton.training.data import TrainingData
-from kamerton.training.fingerprint import run_fingerprint
+from kamerton.training.debug_report import DebugReporter
+from kamerton.training.distributed import World
+from kamerton.training.fingerprint import Origin
+from kamerton.training.hooks import Watcher
 from kamerton.training.loop import Job, train_model
+from kamerton.training.meaning import Meaning, changes
+from kamerton.training.runs import choose_run
 from kamerton.training.schedule import total_steps
 from kamerton.training.state import TrainState
+from kamerton.training.status import note_status
 from kamerton.training.step import make_optimizer
+from kamerton.training.warm_start import read_source, source_sha256, warm_start
 
 CACHE_FOLDER = "cache"  # below the folder of runs, shared by all of them
-TRIAL_SUFFIX = "-trial"
+# How long a full disk is given to take the last state: long enough to remove something, and, where
+# a stop was asked for, less than the 30 s that Kubernetes waits before it kills.
+LAST_SAVE_SECONDS = 60.0
+STOPPED_SAVE_SECONDS = 15.0
+
+_log = logging.getLogger("kamerton.train")
 
 
 @contextlib.contextmanager
-def fixed_threads(train: TrainParams) -> Iterator[int]:
+def fixed_threads(train: TrainParams, world: World | None = None) -> Iterator[int]:
     """Give torch ``train.threads`` processor threads (0: all cores); yields their number."""
     before = torch.get_num_threads()
-    threads = train.threads or len(os.sched_getaffinity(0))
+    threads = (world or World()).threads(train.threads)
     torch.set_num_threads(threads)
     try:
         yield threads
@@ -56,8 +69,11 @@ class Session:
         device: Where the model is.
         runs: Folder of run directories.
         total_steps: The budget.
-        fingerprint: Of everything that decides the outcome.
+        origin: Everything else that decides the outcome.
+        fingerprint: Of the two.
         trial: Whether this is a short run of a search.
+        world: The processes that train together.
+        warm_start: Where the first weights are taken from; None where the seed makes them.
     """
 
     params: Params
@@ -66,8 +82,11 @@ class Session:
     device: torch.device
     runs: Path
     total_steps: int
+    origin: Origin
     fingerprint: str
     trial: bool
+    world: World
+    warm_start: Path | None = None
 
     @classmethod
     def prepare(
@@ -79,41 +98,72 @@ class Session:
         runs: Path,
         threads: int,
         trial: bool,
+        world: World | None = None,
+        warm_start: Path | None = None,
+        budget: int | None = None,
         on_progress: Progress = silent,
     ) -> Session:
         """Read the dataset and fix the budget.
 
+        Args:
+            dataset: The dataset.
+            recommended_epochs: The budget where the parameters set none.
+            params: Parameters, with what the tuner found laid over them.
+            runs: Folder of run directories.
+            threads: Processor threads that torch uses.
+            trial: Whether this is a short run of a search.
+            world: The processes that train together; None: this one alone.
+            warm_start: Checkpoint, run or voice to take the first weights from.
+            budget: Steps, whatever the parameters say; for the repetition of a run.
+            on_progress: Told of the spectrograms that are computed.
+
         Raises:
             ParamsError: the dataset was made with other text or audio parameters.
+            InputMissingError: there is no dataset, or no weights to begin with.
             InputEmptyError, InputCorruptError: the dataset is not what it should be.
         """
+        world = world or World()
         _require_equal_text(dataset, params)
         params = params.model_copy(update={"train": params.train.resolved()})
-        device = _device(params.train)
-        data = TrainingData(
-            dataset, runs / CACHE_FOLDER, params, device=device, on_progress=on_progress
-        )
-        steps = total_steps(params.train, recommended_epochs, data.plan.batches_per_epoch)
-        fingerprint = run_fingerprint(
-            params,
-            total_steps=steps,
-            content_sha256=dataset.card["content_sha256"],
-            threads=threads,
-            device=device.type,
-            trial=trial,
-        )
-        return cls(params, dataset, data, device, runs, steps, fingerprint, trial)
+        device = world.device(params.train)
+        sha256 = None if warm_start is None else source_sha256(warm_start)
+        with world.main_first():  # it computes what is missing in the cache, the others read it
+            data = TrainingData(
+                dataset, runs / CACHE_FOLDER, params, device=device, world=world,
+                on_progress=on_progress,
+            )  # fmt: skip
+        steps = budget or total_steps(params.train, recommended_epochs, data.steps_per_epoch)
+        origin = Origin.here(
+            dataset=dataset.path, content_sha256=dataset.card["content_sha256"],
+            total_steps=steps, threads=threads, device=device.type, processes=world.size,
+            trial=trial, warm_start=warm_start, warm_start_sha256=sha256,
+        )  # fmt: skip
+        fingerprint = origin.fingerprint(params)
+        world.require_equal("parameters, dataset and code", fingerprint)
+        return cls(params, dataset, data, device, runs, steps, origin, fingerprint, trial, world,
+                   warm_start)  # fmt: skip
 
     def new_model(self) -> Tacotron2:
         """The network as it is before the first step: a function of the seed."""
         torch.manual_seed(self.params.train.seed)
-        model = Tacotron2(architecture_of(self.params, len(self.data.symbols)))
+        architecture = architecture_of(
+            self.params, len(self.data.symbols), speakers=len(self.data.speakers)
+        )
+        model = Tacotron2(architecture)
         model.set_mel_statistics(*self.data.mel_statistics())
         return model.to(self.device)
 
-    def checkpoints(self, run: RunDirectory) -> Checkpoints:
-        """The checkpoints of a run."""
-        return Checkpoints(run.checkpoints, keep=self.params.train.keep_checkpoints)
+    def meaning(self, model: Tacotron2) -> Meaning:
+        """What the weights of ``model`` mean."""
+        return Meaning(
+            model.architecture.to_dict(), self.params.audio.model_dump(mode="json"),
+            self.data.symbols.symbols, self.data.speakers,
+        )  # fmt: skip
+
+    def checkpoints(self, run: RunDirectory, meaning: Meaning | None = None) -> Checkpoints:
+        """The checkpoints of a run; ``meaning`` is required of those that are loaded."""
+        keep = self.params.train.keep_checkpoints
+        return Checkpoints(run.checkpoints, keep=keep, meaning=meaning)
 
     def find_run(self, *, resume: bool, anew: bool) -> RunDirectory:
         """The unfinished run of this session, else its finished one, else a new one.
@@ -125,103 +175,153 @@ class Session:
         Raises:
             UsageError, ParamsError: there is nothing to resume, or only a run of other parameters.
         """
-        known = [] if anew else find_runs(self.runs, self.fingerprint)
-        unfinished = [run for run in known if run.status().state != "finished"]
-        if unfinished:
-            return unfinished[0]
-        if resume:
-            raise self._nothing_to_resume()
-        if known:
-            return known[0]
-        return RunDirectory.create(
-            self.runs,
-            name=str(self.dataset.card["name"]) + (TRIAL_SUFFIX if self.trial else ""),
-            fingerprint=self.fingerprint,
-            params=self.params.model_dump(mode="json"),
-            command=sys.argv,
-        )
-
-    def _nothing_to_resume(self) -> PipelineError:
-        for run in list_runs(self.runs):
-            status = run.status()
-            if status.state == "finished" or status.name.endswith(TRIAL_SUFFIX):
-                continue
-            then = read_yaml(run.path / "params.yaml").values
-            changed = list(differences(then, self.params.model_dump(mode="json")))
-            what = ", ".join(changed[:5]) or "the dataset, the code or the number of threads"
-            return ParamsError(
-                f"the newest unfinished run, {run.path}, was begun with another value of: {what}.",
-                hint="give it what it was started with, or leave --resume out to begin anew",
-            )
-        return UsageError(
-            f"there is no unfinished run in {self.runs} to resume.", hint="leave --resume out"
-        )
+        path = None
+        if self.world.main:
+            run = choose_run(
+                self.runs, self.fingerprint, self.params, self.origin,
+                name=str(self.dataset.card["name"]), command=sys.argv, resume=resume, anew=anew,
+            )  # fmt: skip
+            path = str(run.path)
+        return RunDirectory(Path(self.world.share(path)))
 
     def train(
         self, run: RunDirectory, *, stop: StopRequest, on_progress: Progress = silent
     ) -> tuple[TrainState, bool]:
-        """Bring ``run`` to its end; the caller holds it.
+        """Bring ``run`` to its end; the main process holds it.
 
         Returns:
             Its last state, and whether it had been finished before.
 
         Raises:
             StoppedError: a stop was asked for; everything is saved.
-            PipelineError: training diverged.
+            ParamsError: a checkpoint, or the weights to begin with, are of another network.
+            PipelineError: training diverged, or the disk did not take its last state.
         """
         model = self.new_model()
         optimizer = make_optimizer(model, self.params.train)
-        checkpoints = self.checkpoints(run)
-        saved = checkpoints.restore(model, optimizer)
-        if saved and run.status().state == "finished" and checkpoints.best.exists():
-            return saved, True
-        state = saved or TrainState()
-        begun = run.metrics_file.exists()
-        tracker = open_trackers(
-            run,
-            self.params.tracking,
-            resume_step=state.step if begun else None,
-            services=not self.trial,
-        )
-        illustrated = None if self.trial else self.params.audio
-        job = Job(model, optimizer, self.data, self.params.train, self.total_steps, run,
-                  checkpoints, tracker, illustrated)  # fmt: skip
-        try:
-            if not begun:
-                tracker.log_params(self.params.model_dump(mode="json"))
-            run.write_status("running", step=state.step)
+        asked = effective.hyperparameters(optimizer)
+        checkpoints = self.checkpoints(run, self.meaning(model))
+        restored = checkpoints.restore(model, optimizer)
+        finished = restored and run.status().state == "finished" and checkpoints.best.exists()
+        if restored and self.world.share(bool(finished)):
+            return restored.state, True
+        replaced = effective.apply_hyperparameters(optimizer, asked)
+        with self._record(run, checkpoints, restored) as tracker:
+            state = self._reconciled(checkpoints, restored)
+            tracker.log_event(
+                "effective", step=state.step, replaced=replaced, **effective.facts(asked)
+            )
+            if restored is None and self.warm_start is not None:
+                self._start_warm(model, tracker)
+            self._status(run, "running", state.step, effective=effective.facts(asked))
+            self._require_no_stop(stop, state)
+            job = self._job(run, model, optimizer, checkpoints, tracker, restored)
             state = train_model(job, state, stop=stop, on_progress=on_progress)
+            checkpoints.settle(seconds=LAST_SAVE_SECONDS)
             _require_evaluation(state)
+            self._status(run, "finished", state.step, best_step=state.best_step)
+        return state, False
+
+    def _job(
+        self, run: RunDirectory, model: Tacotron2, optimizer: torch.optim.Optimizer,
+        checkpoints: Checkpoints, tracker: CompositeTracker, restored: Restored | None,
+    ) -> Job:  # fmt: skip
+        watchers: list[Watcher] = []
+        if self.world.main and not self.trial:
+            interval = self.params.train.monitoring.debug_interval_steps
+            watchers.append(DebugReporter(run, model, self.data, interval_steps=interval))
+        return Job(
+            model=model, optimizer=optimizer, data=self.data, train=self.params.train,
+            total_steps=self.total_steps, run=run, checkpoints=checkpoints, tracker=tracker,
+            illustrated=None if self.trial else self.params.audio,
+            scaler=restored.scaler if restored else None, world=self.world, watchers=watchers,
+        )  # fmt: skip
+
+    @contextlib.contextmanager
+    def _record(
+        self, run: RunDirectory, checkpoints: Checkpoints, restored: Restored | None
+    ) -> Iterator[CompositeTracker]:
+        """The run's trackers, and how it ended, whatever happens in between."""
+        if not self.world.main:
+            yield CompositeTracker([])
+            return
+        self.origin.write(run.path)
+        begun = run.metrics_file.exists()
+        known = begun and any(record.kind == "params" for record in read_records(run.metrics_file))
+        step = restored.state.step if restored else 0
+        tracker = open_trackers(
+            run, self.params.tracking, resume_step=step if begun else None,
+            services=not self.trial,
+        )  # fmt: skip
+        checkpoints.on_event = tracker.log_event
+        try:
+            if not known:  # a run may be killed before it wrote them
+                tracker.log_params(self.params.model_dump(mode="json"))
+            yield tracker
         except StoppedError as stopped:
-            run.write_status("stopped", step=run.status().step, reason=stopped.message)
+            with self._failing(run, tracker):
+                checkpoints.settle(seconds=STOPPED_SAVE_SECONDS)
+            self._status(run, "stopped", run.status().step, reason=stopped.message)
             tracker.close("stopped")
             raise
         except Exception as error:
-            run.write_status("failed", step=run.status().step, reason=str(error))
-            tracker.close("failed")
+            self._fail(run, tracker, error)
             raise
-        run.write_status("finished", step=state.step, best_step=state.best_step)
         tracker.close("finished")
-        return state, False
+
+    @contextlib.contextmanager
+    def _failing(self, run: RunDirectory, tracker: CompositeTracker) -> Iterator[None]:
+        try:
+            yield
+        except PipelineError as error:
+            self._fail(run, tracker, error)
+            raise
+
+    def _fail(self, run: RunDirectory, tracker: CompositeTracker, error: Exception) -> None:
+        self._status(run, "failed", run.status().step, reason=str(error))
+        tracker.close("failed")
+
+    def _status(
+        self, run: RunDirectory, state: RunState, step: int, *, reason: str = "", **facts: Any
+    ) -> None:
+        if self.world.main:
+            note_status(run, state, step=step, reason=reason, **facts)
+
+    def _reconciled(self, checkpoints: Checkpoints, restored: Restored | None) -> TrainState:
+        """The state to go on from, with the files on disk as it says; main process first."""
+        state = restored.state if restored else TrainState()
+        if self.world.main:
+            state = checkpoints.reconcile(state)
+        self.world.barrier()
+        state = state if self.world.main else checkpoints.reconcile(state)
+        self.world.require_equal("where the run stands", json.dumps(state.to_dict()))
+        return state
+
+    def _start_warm(self, model: Tacotron2, tracker: CompositeTracker) -> None:
+        assert self.warm_start is not None  # asked before
+        taken = warm_start(model, read_source(self.warm_start), self.meaning(model))
+        tracker.log_event("warm_start", step=0, **taken.facts())
+        for row in taken.new_rows:
+            _log.warning("%s does not know %r: it begins untrained", taken.source, row)
+
+    def _require_no_stop(self, stop: StopRequest, state: TrainState) -> None:
+        """Grant a stop that was asked for before the first step."""
+        if self.world.any(stop.requested):
+            raise StoppedError(
+                f"training stopped on request at step {state.step} of {self.total_steps}; "
+                "nothing was done that is not saved."
+            )
 
 
 def _require_equal_text(dataset: Dataset, params: Params) -> None:
     """A voice normalises text as its training data was, or it reads symbols it never heard."""
-    changed = list(differences(dataset.card["text"], params.text.model_dump(mode="json"), "text."))
+    asked = params.text.model_dump(mode="json")
+    changed = [name for name, _, _ in changes(dataset.card["text"], asked, "text.")]
     if changed:
         raise ParamsError(
             f"the dataset {dataset.path} was made with another value of: {', '.join(changed)}.",
             hint="run `kamerton dataset --force` with these parameters, or take its own",
         )
-
-
-def _device(train: TrainParams) -> torch.device:
-    if train.device == "cuda" and not torch.cuda.is_available():
-        raise ParamsError(
-            "train.device is cuda and no CUDA device answers.", hint="set train.device to auto"
-        )
-    wants_gpu = train.device != "cpu" and torch.cuda.is_available()
-    return torch.device("cuda" if wants_gpu else "cpu")
 
 
 def _require_evaluation(state: TrainState) -> None:
@@ -230,15 +330,3 @@ def _require_evaluation(state: TrainState) -> None:
             f"None of the evaluations up to step {state.step} gave finite numbers.",
             hint="lower train.learning_rate",
         )
-
-
-def differences(
-    before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = ""
-) -> Iterator[str]:
-    """Dotted names of the values in which two nested mappings differ."""
-    for key in sorted({*before, *now}):
-        old, new = before.get(key), now.get(key)
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            yield from differences(old, new, f"{prefix}{key}.")
-        elif old != new:
-            yield f"{prefix}{key}"

@@ -20,11 +20,16 @@ class PhaseState:
         index: From 0.
         since_step: The step it was entered at.
         met: Evaluations in a row that met its goal.
+        reason: Why it was entered: start, goal, share or latest.
+        aligned: Evaluations in a row at which attention could do without its guide; once they are
+            enough, they stay so.
     """
 
     index: int = 0
     since_step: int = 0
     met: int = 0
+    reason: str = "start"
+    aligned: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +65,20 @@ class RecoveryState:
         last_step: The step of the last one; 0 before the first.
         learning_rate_factor: What they left of the learning rate.
         clip_factor: What they left of the clipping threshold.
-        warm_restart_step: Where the last warm restart began; 0 for none.
+        warmup_step: Where the learning rate last began to rise again; 0 for never.
         loud_steps: Steps in a row whose gradient was too large.
-        best_diagonality: The best evaluation's attention so far.
+        best_diagonality: The best evaluation's attention so far, of the weights in use.
+        gave_up: The trouble that ended the run, there being no intervention left; "" for none.
     """
 
     count: int = 0
     last_step: int = 0
     learning_rate_factor: float = 1.0
     clip_factor: float = 1.0
-    warm_restart_step: int = 0
+    warmup_step: int = 0
     loud_steps: int = 0
     best_diagonality: float = 0.0
+    gave_up: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +94,8 @@ class TrainState:
         best_quality: Its figure of merit, lower is better; infinite before the first.
         best_values: What it measured.
         evaluated_step: When the last evaluation was made.
+        diagonality: Its free-running attention, 0 to 1.
+        forced_diagonality: Its teacher-forced attention.
         skipped: Steps that were not applied because they were not finite.
         skipped_in_a_row: Those since the last good step.
         phase, clip, gate, recovery: See there.
@@ -100,6 +109,8 @@ class TrainState:
     best_quality: float = float("inf")
     best_values: dict[str, float] = field(default_factory=dict)
     evaluated_step: int = 0
+    diagonality: float = 0.0
+    forced_diagonality: float = 0.0
     skipped: int = 0
     skipped_in_a_row: int = 0
     phase: PhaseState = PhaseState()

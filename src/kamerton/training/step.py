@@ -1,90 +1,284 @@
-"""One optimiser step: batches in, weights changed, numbers out."""
+"""One optimiser step: batches in, weights changed, numbers out.
+
+However a step's batches are spread over passes and processes, it is the same step: their losses
+have equal weight, each draws noise of its own, and the statistics of normalisation move once.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+from torch.nn.parallel import DistributedDataParallel
 
-from kamerton.config.schema import TrainParams
-from kamerton.model.losses import Losses, Target, losses_of
+from kamerton.config.schema import AudioParams, TrainParams
+from kamerton.model.losses import Losses, Objective, losses_of
+from kamerton.model.tacotron2.convolution import commit_statistics, discard_statistics
 from kamerton.model.tacotron2.model import Tacotron2
+from kamerton.training.adaptive_gate import Stops, count_stops
 from kamerton.training.controls import Controls
 from kamerton.training.data import TensorBatch
-from kamerton.training.distributed import World
-from kamerton.training.objective import objective_of
+from kamerton.training.distributed import World, lost_peers_told
+from kamerton.training.objective import objective_of, target_of
+from kamerton.training.precision import autocast_dtype, needs_scaler, sets_tf32
 
 
 @dataclass(frozen=True, slots=True)
 class Trainee:
     """The network in training and what changes it.
 
+    Where there are several processes, all of them make theirs at the same point.
+
     Attributes:
         model: The network itself, whose weights are saved.
         optimizer: Of all its parameters.
         train: Resolved parameters.
+        audio: How its mel frames were made.
         world: The processes that train it.
+        network: What is called in training: the model, or what also averages gradients over
+            processes.
+        autocast: The format of the large products; None for single precision.
+        scaler: Keeps float16's small gradients from vanishing; None for formats of wider range.
     """
 
     model: Tacotron2
     optimizer: torch.optim.Optimizer
     train: TrainParams
+    audio: AudioParams
     world: World = field(default_factory=World)
+    network: nn.Module = field(init=False, repr=False)
+    autocast: torch.dtype | None = field(init=False)
+    scaler: GradScaler | None = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        device = self.device
+        if device.type == "cuda":
+            tf32 = sets_tf32(self.train, device)
+            torch.backends.cuda.matmul.allow_tf32 = tf32
+            torch.backends.cudnn.allow_tf32 = tf32
+        values = {
+            "network": _averaging(self.model, device) if self.world.size > 1 else self.model,
+            "autocast": autocast_dtype(self.train, device, self.model.architecture),
+            "scaler": GradScaler(device.type) if needs_scaler(self.train, device) else None,
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    def scaler_state(self) -> dict[str, Any] | None:
+        """What a checkpoint keeps of the loss scaler."""
+        return None if self.scaler is None else self.scaler.state_dict()
+
+    def load_scaler(self, state: Mapping[str, Any] | None) -> None:
+        """Undo ``scaler_state``; a run that had no scaler begins with a new one."""
+        if self.scaler is not None and state:
+            self.scaler.load_state_dict(dict(state))
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What one optimiser step did.
+    """What one optimiser step did; the same in all processes.
 
     Attributes:
-        losses: Means over the batches of all processes.
+        losses: Means over the batches of all processes, on the CPU.
         grad_norm: Of the averaged gradient, before clipping.
         applied: Whether weights were changed; not where a number was not finite.
+        frames: Mel frames in the batches of all processes.
+        padded_frames: The same with padding, as they were computed.
+        stops: How the gate found the ends of the batches of all processes.
     """
 
     losses: Losses
     grad_norm: float
     applied: bool
+    frames: int = 0
+    padded_frames: int = 0
+    stops: Stops = (0, 0, 0)
 
 
 def make_optimizer(model: Tacotron2, train: TrainParams) -> torch.optim.Optimizer:
-    """Adam with decoupled weight decay; the fused form is five times faster on a CPU."""
+    """Adam with decoupled weight decay; fused, which is five times faster on a CPU.
+
+    On a GPU it is one kernel per few hundred tensors instead of a dozen, and it skips a step by
+    itself where a loss scaler found an overflow.
+    """
     return torch.optim.AdamW(
         model.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay, fused=True
     )
 
 
-def train_step(trainee: Trainee, batches: Sequence[TensorBatch], controls: Controls) -> StepResult:
-    """Forward and backward passes of this process's batches and, if all is finite, one update."""
-    model, optimizer, train = trainee.model, trainee.optimizer, trainee.train
-    (batch,) = batches
+def noise_seed(seed: int, step: int, index: int = 0) -> int:
+    """What the generator is seeded with for one batch.
+
+    Args:
+        seed: Of the run.
+        step: From 0.
+        index: Of the batch among all of the step, over all processes.
+    """
+    text = f"{seed}/{step}/{index}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])
+
+
+def train_step(
+    trainee: Trainee, batches: Sequence[TensorBatch], controls: Controls, *, step: int
+) -> StepResult:
+    """Forward and backward passes of this process's batches and, if all is finite, one update.
+
+    Args:
+        trainee: What is trained.
+        batches: This process's share of the step, ``batches(position)`` of the training data.
+        controls: What the step is made with.
+        step: Its number from 0, which, with the run's seed, decides the noise in the network.
+
+    Raises:
+        LostPeerError: another process is gone.
+    """
+    model, optimizer, world = trainee.model, trainee.optimizer, trainee.world
     for group in optimizer.param_groups:
         group["lr"] = controls.learning_rate
-    frames = model.normalise(batch.frames)
-    with torch.autocast(
-        frames.device.type, torch.bfloat16, enabled=uses_bf16(train, frames.device)
-    ):
-        predicted = model(batch.symbols, batch.symbol_lengths, frames, batch.frame_lengths)
-    target = Target(frames, batch.frame_lengths, batch.symbols, batch.symbol_lengths)
-    losses = losses_of(predicted.widened(), target, objective_of(train, controls))
     optimizer.zero_grad(set_to_none=True)
-    losses.total.backward()  # type: ignore[no-untyped-call]
-    losses = losses.detached()
-    norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), controls.clip_norm))
-    applied = math.isfinite(norm) and math.isfinite(float(losses.total))
-    if applied:
-        optimizer.step()
-    return StepResult(losses, norm, applied)
+    discard_statistics(model)
+    objective = objective_of(trainee.train, trainee.audio, controls)
+    with lost_peers_told() if world.size > 1 else contextlib.nullcontext():
+        passes = []
+        for index, batch in enumerate(batches):
+            torch.manual_seed(noise_seed(trainee.train.seed, step, index * world.size + world.rank))
+            with _averaged_after(trainee, last=index == len(batches) - 1):
+                passes.append(_pass(trainee, batch, objective, 1.0 / len(batches)))
+        norm = _clip(trainee, controls.clip_norm)
+        result = _gathered(trainee, passes, norm)
+        _update(trainee, result.applied)
+        if result.applied:
+            commit_statistics(model, world.mean)
+        else:
+            discard_statistics(model)
+    return result
 
 
-def uses_bf16(train: TrainParams, device: torch.device) -> bool:
-    """Whether the large products are made in bfloat16.
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """What one batch gave; nothing of it has left the device yet."""
 
-    ``auto`` is single precision on a CPU, where the demo's small network gains nothing from
-    bfloat16, and bfloat16 on the GPUs that have it.
+    losses: Losses
+    gate_logits: Tensor
+    batch: TensorBatch
+
+    def counts(self, train: TrainParams) -> tuple[int, ...]:
+        """Real frames, computed frames, and the three of ``Stops``."""
+        batch = self.batch
+        stops = count_stops(
+            self.gate_logits, batch.frame_lengths, train.model.reduction_factor,
+            train.gate_threshold,
+        )  # fmt: skip
+        return batch.real_frames, batch.frames.shape[0] * batch.frames.shape[1], *stops
+
+
+def _pass(trainee: Trainee, batch: TensorBatch, objective: Objective, share: float) -> _Pass:
+    """Add ``share`` of a batch's gradient to those that are there."""
+    target = target_of(trainee.model, batch)
+    with torch.autocast(
+        target.frames.device.type, trainee.autocast, enabled=trainee.autocast is not None
+    ):
+        predicted = trainee.network(
+            batch.symbols, batch.symbol_lengths, target.frames, batch.frame_lengths,
+            speakers=batch.speakers,
+        )  # fmt: skip
+    predicted = predicted.widened()
+    losses = losses_of(predicted, target, objective)
+    loss = losses.total * share
+    if trainee.scaler is not None:
+        loss = trainee.scaler.scale(loss)
+    loss.backward()  # type: ignore[no-untyped-call]
+    return _Pass(losses.detached(), predicted.gate_logits.detach(), batch)
+
+
+def _averaging(model: Tacotron2, device: torch.device) -> DistributedDataParallel:
+    """The model with gradients that are averaged over processes as they are made.
+
+    Looking for unused parameters costs a walk over a small graph. It also keeps torch from
+    rearranging its buckets after the first step, with which sums over three and more processes
+    would differ in their last bits between a run that was resumed and one that was not.
     """
-    if train.precision == "auto":
-        return device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return train.precision == "bf16"
+    with warnings.catch_warnings():  # torch 2.13 has another name for it, which 2.8 lacks
+        warnings.filterwarnings("ignore", message=".*broadcast_buffers", category=FutureWarning)
+        return DistributedDataParallel(
+            model,
+            device_ids=[device] if device.type == "cuda" else None,
+            broadcast_buffers=False,  # they are equal: see commit_statistics
+            find_unused_parameters=True,
+        )
+
+
+def _averaged_after(trainee: Trainee, *, last: bool) -> contextlib.AbstractContextManager[None]:
+    """Gradients are averaged over processes only after the last of a step's batches."""
+    network = trainee.network
+    if last or not isinstance(network, DistributedDataParallel):
+        return contextlib.nullcontext()
+    return network.no_sync()
+
+
+def _clip(trainee: Trainee, limit: float) -> Tensor:
+    """Scale gradients down to ``limit``; returns their norm before."""
+    if trainee.scaler is not None:
+        trainee.scaler.unscale_(trainee.optimizer)
+    return torch.nn.utils.clip_grad_norm_(trainee.model.parameters(), limit)
+
+
+def _update(trainee: Trainee, applied: bool) -> None:
+    if trainee.scaler is None:
+        if applied:
+            trainee.optimizer.step()
+        return
+    if applied:
+        trainee.scaler.step(trainee.optimizer)
+    trainee.scaler.update()  # also after an overflow: that is how it finds its scale
+
+
+def _gathered(trainee: Trainee, passes: Sequence[_Pass], norm: Tensor) -> StepResult:
+    """Means of the losses and sums of the counts over the passes of all processes.
+
+    The host waits for the device only here, when all of the step but the update is under way.
+    """
+    world = trainee.world
+    losses = torch.stack([_as_vector(one.losses) for one in passes]).sum(dim=0)
+    counts = [one.counts(trainee.train) for one in passes]
+    summed = torch.tensor(counts, dtype=torch.float64, device=losses.device).sum(dim=0)
+    everything = world.sum(torch.cat([losses, summed]))
+    total = torch.cat([everything, norm.detach().double()[None]]).cpu()
+    mean = total[: len(losses)] / (len(passes) * world.size)
+    frames, padded, *stops = (int(value) for value in total[len(losses) : -1])
+    grad_norm = float(total[-1])
+    return StepResult(
+        losses=_from_vector(mean, passes[0].losses),
+        grad_norm=grad_norm,
+        applied=math.isfinite(grad_norm) and math.isfinite(float(mean[0])),
+        frames=frames,
+        padded_frames=padded,
+        stops=(stops[0], stops[1], stops[2]),
+    )
+
+
+def _as_vector(losses: Losses) -> Tensor:
+    return torch.stack([losses.total, *losses.raw.values(), *losses.weighted.values()]).double()
+
+
+def _from_vector(vector: Tensor, like: Losses) -> Losses:
+    total, *parts = vector.unbind()
+    raw, weighted = parts[: len(like.raw)], parts[len(like.raw) :]
+    return Losses(
+        total,
+        dict(zip(like.raw, raw, strict=True)),
+        dict(zip(like.weighted, weighted, strict=True)),
+    )

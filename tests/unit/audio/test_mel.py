@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from kamerton.audio.mel import FLOOR, hz_to_mel, log_mel, mel_filterbank, mel_to_hz
+from kamerton.audio.mel import FLOOR, hz_to_mel, log_mel, mel_centres_hz, mel_filterbank, mel_to_hz
 from kamerton.config.schema import AudioParams
 
 AUDIO = AudioParams()
@@ -34,6 +34,15 @@ def test_filterbank_equals_librosa(audio: AudioParams) -> None:
         fmax=audio.fmax_hz,
     )
     assert_allclose(mel_filterbank(audio), expected, atol=1e-8)
+
+
+@pytest.mark.parametrize("audio", [AUDIO, NARROW], ids=["default", "narrow"])
+def test_centres_of_the_bands_equal_librosa(audio: AudioParams) -> None:
+    librosa = pytest.importorskip("librosa")
+    edges = librosa.mel_frequencies(
+        n_mels=audio.mel_channels + 2, fmin=audio.mel_fmin_hz, fmax=audio.fmax_hz
+    )
+    assert_allclose(mel_centres_hz(audio), edges[1:-1], rtol=1e-12)
 
 
 @pytest.mark.parametrize("audio", [AUDIO, NARROW], ids=["default", "narrow"])

@@ -77,7 +77,9 @@ adaptive_learning:
 training_recovery:
   enabled: true
   problem_detection:
-    gradient_explosion: {threshold: 10.0, action: "reduce_lr"}
+    gradient_explosion: {threshold: 12.0, action: "reduce_lr"}
+    loss_plateau: {patience: 100, action: "lr_restart"}
+    attention_collapse: {threshold: 0.25, action: "attention_reset"}
 """
 
 
@@ -109,6 +111,10 @@ def test_document_002_means_what_it_says(tmp_path, caplog):
 def test_document_003_means_what_it_says(tmp_path, caplog):
     params = load(tmp_path, DOCUMENT_003)
     assert (params.analyze.min_epochs, params.analyze.max_epochs) == (500, 5000)
+    assert params.train.warmup_steps == 4000
+    recovery = params.train.recovery
+    assert (recovery.enabled, recovery.explosion_norm) == (True, 12.0)
+    assert (recovery.plateau_share, recovery.collapse_below) == (0.05, 0.25)
     assert len(caplog.records) >= 5
     assert all("has no effect:" in record.getMessage() for record in caplog.records)
 

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import signal
@@ -210,3 +211,31 @@ def test_an_output_beside_an_input_is_not(tmp_path):
     files.require_apart(tmp_path / "raw" / "clips", tmp_path / "raw")
     with pytest.raises(UsageError, match="lies in"):
         files.require_apart(tmp_path / "raw" / "clips", tmp_path / "raw", inside=False)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_gets_a_further_name(tmp_path, monkeypatch, links):
+    source, path = tmp_path / "source", tmp_path / "path"
+    source.write_bytes(b"new")
+    path.write_bytes(b"old")
+    if not links:
+
+        def refuse(*_):
+            raise OSError(errno.EPERM, "no links here")
+
+        monkeypatch.setattr(files.os, "link", refuse)
+    for _ in range(2):  # the second time both are names of one file already
+        files.link_file(source, path)
+        assert path.read_bytes() == b"new"
+        assert (path.stat().st_ino == source.stat().st_ino) == links
+        assert {item.name for item in tmp_path.iterdir()} == {"source", "path"}
+    files.write_bytes(path, b"newer")
+    assert source.read_bytes() == b"new"
+
+
+def test_a_further_name_for_what_is_not_there_leaves_the_old_file(tmp_path):
+    path = tmp_path / "path"
+    path.write_bytes(b"old")
+    with pytest.raises(FileNotFoundError):
+        files.link_file(tmp_path / "absent", path)
+    assert path.read_bytes() == b"old"

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from kamerton.core.errors import StoppedError
 from kamerton.core.stop import StopRequest
 
 
@@ -46,3 +47,13 @@ def test_outside_the_main_thread_it_does_nothing() -> None:
     thread.start()
     thread.join()
     assert not failures
+
+
+def test_work_that_tells_of_its_progress_is_left_where_a_stop_is_asked_for() -> None:
+    stop, told = StopRequest(), []
+    progress = stop.granted_in(lambda done, total, note="": told.append(done), "left early")
+    progress(1, 3)
+    stop.requested = True
+    with pytest.raises(StoppedError, match="left early"):
+        progress(2, 3)
+    assert told == [1, 2]

@@ -28,3 +28,16 @@ def test_everything_is_in_its_place_and_the_rest_is_zero(
         assert not batch.frames[row, length:].any()
     assert batch.symbol_lengths.tolist() == [count for count, _ in sizes]
     assert batch.frame_lengths.tolist() == [length for _, length in sizes]
+
+
+@given(utterances, st.integers(1, 5))
+def test_no_more_frames_are_made_than_the_longest_needs(
+    sizes: list[tuple[int, int]], multiple: int
+) -> None:
+    """Nothing but frames is padded to a multiple, and those by less than one."""
+    symbols = [np.arange(1, count + 1) for count, _ in sizes]
+    frames = [np.zeros((length, 2), np.float32) for _, length in sizes]
+    batch = collate(symbols, frames, multiple=multiple)
+    assert batch.frames.shape[1] == -(-max(length for _, length in sizes) // multiple) * multiple
+    for row, ids in zip(batch.symbols, symbols, strict=True):
+        assert row[: len(ids)].tolist() == ids.tolist()

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from kamerton.audio.mel import log_mel
 from kamerton.core.errors import InputCorruptError, ParamsError
 from kamerton.data.features import MelCache
-from kamerton.data.manifest import Dataset
+from kamerton.data.manifest import Dataset, Row
 from tests.tiny_corpus import tiny_params, write_dataset, write_tiny_dataset
 
 AUDIO = tiny_params().audio
@@ -116,3 +117,59 @@ def test_a_clip_too_short_for_one_window_is_refused(tmp_path: Path) -> None:
     dataset = Dataset.open(write_dataset(tmp_path / "d", [("train", "a", wave)], 8000))
     with pytest.raises(InputCorruptError, match="100 samples"):
         MelCache.build(tmp_path / "cache", dataset, AUDIO)
+
+
+def test_sound_that_is_not_finite_is_refused_by_name(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, bad = Dataset.audio, dataset.rows()[2]
+
+    def broken(self: Dataset, row: Row) -> tuple[NDArray[np.float32], int]:
+        wave, rate_hz = real(self, row)
+        if row.id == bad.id:
+            wave = wave.copy()
+            wave[len(wave) // 2] = np.nan
+        return wave, rate_hz
+
+    monkeypatch.setattr(Dataset, "audio", broken)
+    with pytest.raises(InputCorruptError, match=f"clip {bad.id}.*not finite") as caught:
+        MelCache.build(tmp_path / "cache", dataset, AUDIO)
+    assert bad.source in caught.value.hint
+    assert not list((tmp_path / "cache").glob("mels-*"))
+
+
+def only_cache(folder: Path) -> Path:
+    (found,) = folder.glob("mels-*")
+    return found
+
+
+@pytest.mark.parametrize("damage", ["frames cut short", "no frames", "index cut short"])
+def test_a_damaged_cache_is_computed_anew(dataset: Dataset, tmp_path: Path, damage: str) -> None:
+    before = MelCache.build(tmp_path / "cache", dataset, AUDIO)
+    clips = [row.id for row in dataset.rows()]
+    expected = {clip: before[clip].copy() for clip in clips}
+    folder = only_cache(tmp_path / "cache")
+    file = folder / ("index.json" if damage == "index cut short" else "frames.f32")
+    if damage == "no frames":
+        file.unlink()
+    else:
+        data = file.read_bytes()
+        file.unlink()  # what is mapped stays whole
+        file.write_bytes(data[:-6])
+    after = MelCache.build(tmp_path / "cache", dataset, AUDIO)
+    assert only_cache(tmp_path / "cache") == folder
+    for clip in clips:
+        np.testing.assert_array_equal(after[clip], expected[clip])
+
+
+def test_frames_that_became_not_finite_on_disk_are_found(dataset: Dataset, tmp_path: Path) -> None:
+    cache = MelCache.build(tmp_path / "cache", dataset, AUDIO)
+    clips = [row.id for row in dataset.rows()]
+    last = sum(cache.frames(clip) for clip in clips) - 1
+    path = only_cache(tmp_path / "cache") / "frames.f32"
+    frames = np.memmap(path, dtype="<f4", mode="r+").reshape(-1, AUDIO.mel_channels)
+    frames[last, 3] = np.inf
+    frames.flush()
+    again = MelCache.build(tmp_path / "cache", dataset, AUDIO)
+    with pytest.raises(InputCorruptError, match=f"clip {clips[-1]} has frames that are not finite"):
+        again.statistics(clips)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import torch
 
 from kamerton.config.schema import TextParams
 from kamerton.core.errors import InputCorruptError, InputMissingError, UsageError
-from kamerton.model.export import VoiceDescription, export_voice, load_model
-from kamerton.model.tacotron2.model import Architecture, Tacotron2
+from kamerton.model.description import VoiceDescription
+from kamerton.model.export import TorchModel, export_voice, load_model
+from kamerton.model.tacotron2.architecture import Architecture
+from kamerton.model.tacotron2.model import Tacotron2
 from kamerton.model.voice import Voice
 from kamerton.text.symbols import SymbolTable, UnknownSymbolError
 from tests.tiny_corpus import tiny_params
@@ -36,9 +39,9 @@ def description(**changes: Any) -> VoiceDescription:
     return VoiceDescription(**{**given, **changes})
 
 
-def network(*, stops: bool = True) -> Tacotron2:
+def network(*, stops: bool = True, **changes: Any) -> Tacotron2:
     torch.manual_seed(0)
-    model = Tacotron2(description().architecture).eval()
+    model = Tacotron2(replace(description().architecture, **changes)).eval()
     with torch.no_grad():
         model.decoder.gate.weight.mul_(4.0)
         model.decoder.gate.bias.fill_(0.0 if stops else -50.0)
@@ -174,9 +177,93 @@ def test_a_voice_of_phonemes_reads_them(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("kamerton.text.phonemes._ask", spell)
     monkeypatch.setattr("kamerton.text.phonemes._known", {})
     letters, spoken = TextParams(), TextParams(phonemes="espeak")
-    (plain,) = Voice(network(stops=False), description(text=letters)).read(["Dr. Ab, cd."])
-    (reading,) = Voice(network(stops=False), description(text=spoken)).read(["Dr. Ab, cd."])
+    (plain,) = Voice(TorchModel(network(stops=False)), description(text=letters)).read(
+        ["Dr. Ab, cd."]
+    )
+    (reading,) = Voice(TorchModel(network(stops=False)), description(text=spoken)).read(
+        ["Dr. Ab, cd."]
+    )
     assert asked == ["doctor ab", "cd"]
     assert reading.text == plain.text == "doctor ab, cd."
     assert plain.attention.shape[1] == len("doctor ab, cd.") + 1
     assert reading.attention.shape[1] == 3 * len("doctor abcd") + len(", .") + 1
+
+
+SPEAKERS = ("anna", "boris", "clara")
+
+
+@pytest.fixture
+def choir(tmp_path: Path) -> Path:
+    """A voice of three speakers, of whom the second speaks by itself."""
+    model = network(stops=False, speakers=3, speaker_embedding_dim=4)
+    facts = description(architecture=model.architecture, speakers=SPEAKERS, speaker="boris")
+    export_voice(tmp_path, model.state_dict(), facts)
+    return tmp_path
+
+
+def test_a_voice_of_several_speaks_as_the_one_who_is_asked(choir: Path) -> None:
+    voice = Voice.load(choir)
+    assert voice.description.speakers == SPEAKERS
+    said = {name: voice.read(["abc"], speaker=name)[0].mel for name in (None, *SPEAKERS)}
+    assert np.array_equal(said[None], said["boris"])
+    assert not np.array_equal(said["anna"], said["boris"])
+    assert not np.array_equal(said["clara"], said["boris"])
+    (sound,) = voice.speak(["abc"], speaker="clara")
+    assert np.array_equal(sound.mel, said["clara"])
+
+
+def test_an_unknown_speaker(choir: Path) -> None:
+    with pytest.raises(UsageError, match="'dora'") as caught:
+        Voice.load(choir).read(["abc"], speaker="dora")
+    assert "anna, boris, clara" in str(caught.value.hint)
+
+
+def test_the_only_speaker_may_be_named(folder: Path) -> None:
+    voice = Voice.load(folder)
+    (named,), (plain,) = voice.read(["abc"], speaker="nobody"), voice.read(["abc"])
+    assert np.array_equal(named.mel, plain.mel)
+    with pytest.raises(UsageError) as caught:
+        voice.read(["abc"], speaker="anna")
+    assert "nobody" in str(caught.value.hint)
+
+
+def test_a_voice_from_before_there_were_speakers(folder: Path) -> None:
+    path = folder / "model.json"
+    values = json.loads(path.read_text())
+    del values["speakers"]
+    for name in ("attention", "speakers", "speaker_embedding_dim", "recurrent_noise"):
+        del values["architecture"][name]
+    path.write_text(json.dumps(values))
+    assert Voice.load(folder).description == description()
+
+
+def test_names_that_do_not_fit_the_network(choir: Path) -> None:
+    path = choir / "model.json"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps({**values, "speakers": ["anna"]}))
+    with pytest.raises(InputCorruptError, match="names 1 speakers of 3"):
+        Voice.load(choir)
+
+
+@pytest.mark.parametrize("noise", ["variational", "zoneout", "recurrent"])
+def test_what_only_training_needs_is_left_behind(tmp_path: Path, noise: str) -> None:
+    model = network(
+        stops=False, double_decoder_reduction=6, recurrent_noise=noise, variational="learned",
+        spectral_dropout=0.1,
+    )  # fmt: skip
+    export_voice(tmp_path, model.state_dict(), description(architecture=model.architecture))
+    loaded, facts = load_model(tmp_path)
+    assert facts.architecture.double_decoder_reduction == 0
+    assert loaded.state_dict().keys() == network().state_dict().keys()
+    symbols, lengths = torch.tensor([[2, 3, 4]]), torch.tensor([3])
+    given = {"max_frames": torch.tensor([20]), "seeds": [1]}
+    ours = model.speak(symbols, lengths, **given)  # type: ignore[arg-type]
+    theirs = loaded.speak(symbols, lengths, **given)  # type: ignore[arg-type]
+    assert torch.equal(ours.frames, theirs.frames)
+
+
+def test_weights_that_are_not_all_there_are_not_exported(tmp_path: Path) -> None:
+    weights = network().state_dict()
+    del weights["decoder.gate.bias"]
+    with pytest.raises(KeyError):
+        export_voice(tmp_path, weights, description())

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from kamerton.cli.main import exit_code
 from kamerton.config.schema import AudioParams, TextParams
 from kamerton.core.errors import InputMissingError, UsageError
 from kamerton.serving.synthesizer import champion_folder, speak
@@ -21,8 +22,10 @@ def voice(tmp_path_factory):
     """An exported voice that was never trained: it babbles, but as a voice does."""
     import torch
 
-    from kamerton.model.export import VoiceDescription, export_voice
-    from kamerton.model.tacotron2.model import Architecture, Tacotron2
+    from kamerton.model.description import VoiceDescription
+    from kamerton.model.export import export_voice
+    from kamerton.model.tacotron2.architecture import Architecture
+    from kamerton.model.tacotron2.model import Tacotron2
     from kamerton.text.symbols import SymbolTable, alphabet
 
     symbols = alphabet("en")
@@ -123,3 +126,18 @@ def test_a_text_without_a_speakable_character_is_reported(voice, params, tmp_pat
 def test_a_missing_folder_names_the_stage(params, tmp_path):
     with pytest.raises(InputMissingError, match="'train' stage"):
         speak("hi", tmp_path / "a.wav", model=tmp_path / "no", params=params)
+
+
+def test_a_speaker_whom_the_voice_does_not_have(voice, params, tmp_path):
+    with pytest.raises(UsageError, match="'somebody'"):
+        speak("Hello.", tmp_path / "a.wav", model=voice, params=params, speaker="somebody")
+    assert speak("Hello.", tmp_path / "a.wav", model=voice, params=params, speaker="nobody").seconds
+
+
+def test_the_command_takes_a_speaker(voice, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = ["say", "Hello.", "--model", str(voice), "-o", "a.wav", "--speaker"]
+    assert exit_code([*asked, "somebody"]) == 2
+    assert not (tmp_path / "a.wav").exists()
+    assert exit_code([*asked, "nobody"]) == 0
+    assert (tmp_path / "a.wav").exists()

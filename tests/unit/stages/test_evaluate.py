@@ -1,6 +1,7 @@
 """The evaluate stage, with a voice and a recogniser that do as they are told."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -252,7 +253,7 @@ def test_a_champion_that_cannot_speak_any_more_costs_nothing(ruled):
     class Broken:
         description = FakeVoice(TEXTS).description
 
-        def read(self, texts, *, seed=0):
+        def read(self, texts, *, seed=0, speaker=None):
             raise UsageError("no word of it", hint="none")
 
     ruled.crown(Broken(), rows=[utterance(index) for index in range(50, 55)])
@@ -265,6 +266,25 @@ def test_a_registry_that_does_not_answer_costs_nothing(ruled, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     dead = ruled.params.with_overrides({"tracking": {"mlflow_uri": "http://127.0.0.1:9"}})
     assert "could not be compared with: MLflow at http://127.0.0.1:9" in ruled.run(params=dead).note
+
+
+def test_each_sentence_is_read_by_the_one_who_said_it(workshop, dataset, tmp_path):
+    workshop.run()
+    assert workshop.voice.speakers == [None] * COUNT  # there is no choice
+    several = tmp_path / "several"
+    shutil.copytree(dataset, several)
+    manifest = several / "manifest.jsonl"
+    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+    names = {
+        text: name for text, name in zip(TEXTS, ("anna", "boris", "anna", "anna"), strict=True)
+    }
+    for row in rows:
+        row["speaker"] = names.get(row["text"], "clara")
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    workshop.dataset = several
+    workshop.run(name="again")
+    read = dict(zip(workshop.voice.asked, workshop.voice.speakers, strict=True))
+    assert read == names
 
 
 def test_a_dataset_without_test_sentences_is_an_error(workshop, tmp_path):

@@ -52,9 +52,21 @@ def folders(runs: Path) -> list[Path]:
 
 
 def stop_after_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        StopRequest, "__enter__", lambda self: setattr(self, "requested", True) or self
-    )
+    """A stop is asked for while the first step of each process is made."""
+    from kamerton.training import loop
+
+    asked, real_step, real_enter = [], loop.train_step, StopRequest.__enter__
+
+    def enter(self: StopRequest) -> StopRequest:
+        asked.append(self)
+        return real_enter(self)
+
+    def train_step(*arguments: Any, **named: Any) -> Any:
+        asked[-1].requested = True
+        return real_step(*arguments, **named)
+
+    monkeypatch.setattr(StopRequest, "__enter__", enter)
+    monkeypatch.setattr(loop, "train_step", train_step)
 
 
 def test_it_exports_a_voice_that_speaks_and_a_page(ports: dict[str, Path], runs: Path) -> None:
@@ -165,6 +177,92 @@ def test_resume_with_nothing_to_resume(ports: dict[str, Path], runs: Path) -> No
         train(**ports, params=quick(), runs=runs, resume=True)
 
 
+def test_a_stop_while_spectrograms_are_made_is_granted_before_any_step(
+    ports: dict[str, Path], runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            StopRequest, "__enter__", lambda self: setattr(self, "requested", True) or self
+        )
+        with pytest.raises(StoppedError, match="before its first step") as caught:
+            train(**ports, params=quick(), runs=runs)
+    assert caught.value.exit_code == 75
+    assert not list(runs.glob("*/status.json"))
+    assert train(**ports, params=quick(), runs=runs).steps == 4
+
+
+def test_a_stop_before_a_run_goes_on_changes_nothing(
+    ports: dict[str, Path], runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_after_the_first_step(patch)
+        with pytest.raises(StoppedError):
+            train(**ports, params=quick(), runs=runs)
+    checkpoint = folders(runs)[0] / "checkpoints" / "last.pt"
+    before = checkpoint.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            StopRequest, "__enter__", lambda self: setattr(self, "requested", True) or self
+        )
+        with pytest.raises(StoppedError, match="at step 1 of 4"):
+            train(**ports, params=quick(), runs=runs)
+    assert checkpoint.read_bytes() == before
+    assert train(**ports, params=quick(), runs=runs).steps == 4
+
+
+def test_resume_of_a_finished_run_says_what_can_be_done(ports: dict[str, Path], runs: Path) -> None:
+    train(**ports, params=quick(), runs=runs)
+    with pytest.raises(UsageError, match="is finished, at step 4: there is nothing") as caught:
+        train(**ports, params=quick(), runs=runs, force=True, resume=True)
+    assert caught.value.exit_code == 2
+    for way in ("leave --resume out", "--force", "--warm-start"):
+        assert way in caught.value.hint
+
+
+def test_resume_with_other_data_says_so(
+    ports: dict[str, Path], runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_after_the_first_step(patch)
+        with pytest.raises(StoppedError):
+            train(**ports, params=quick(), runs=runs)
+    card = json.loads((ports["dataset"] / "dataset.json").read_text())
+    card["content_sha256"] = "1" * 64
+    (ports["dataset"] / "dataset.json").write_text(json.dumps(card))
+    with pytest.raises(ParamsError, match="another value of: the dataset"):
+        train(**ports, params=quick(), runs=runs, resume=True)
+
+
+def test_a_truncated_checkpoint_is_named(
+    ports: dict[str, Path], runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_after_the_first_step(patch)
+        with pytest.raises(StoppedError):
+            train(**ports, params=quick(), runs=runs)
+    checkpoint = folders(runs)[0] / "checkpoints" / "last.pt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-4000])
+    with pytest.raises(InputCorruptError, match=r"last\.pt: cannot be read") as caught:
+        train(**ports, params=quick(), runs=runs, resume=True)
+    assert caught.value.exit_code == 1
+
+
+def test_a_warm_start_takes_the_weights_and_is_another_run(
+    ports: dict[str, Path], runs: Path
+) -> None:
+    cold = train(**ports, params=quick(), runs=runs)
+    from_run = train(**ports, params=quick(), runs=runs, warm_start=cold.run, force=True)
+    assert not from_run.reused
+    voice = {**ports, "model": ports["model"].with_name("second")}
+    from_voice = train(**voice, params=quick(), runs=runs, warm_start=ports["model"], force=True)
+    assert len({cold.run, from_run.run, from_voice.run}) == 3
+    for report in (from_run, from_voice):
+        assert '"name":"warm_start"' in (report.run / "metrics.jsonl").read_text()
+    with pytest.raises(InputMissingError) as caught:
+        train(**ports, params=quick(), runs=runs, warm_start=runs / "absent.pt", force=True)
+    assert caught.value.exit_code == 4
+
+
 def test_resume_with_other_parameters_names_them(
     ports: dict[str, Path], runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,7 +310,8 @@ def test_a_wrong_key_of_the_tuner_is_named_with_its_line(
 def test_the_recommended_epochs_are_the_budget(ports: dict[str, Path], runs: Path) -> None:
     ports["analysis"].write_text('{"recommended_epochs": 2}')
     # Ten clips in batches of four are three steps per epoch.
-    assert train(**ports, params=quick(max_steps=None), runs=runs).total_steps == 6
+    params = quick(max_steps=None, batching="utterances")
+    assert train(**ports, params=params, runs=runs).total_steps == 6
 
 
 @pytest.mark.parametrize("port", ["dataset", "analysis", "best_params"])
@@ -232,14 +331,12 @@ def test_a_corrupt_analysis(ports: dict[str, Path], runs: Path, text: str) -> No
         train(**ports, params=quick(), runs=runs)
 
 
-@pytest.mark.parametrize(
-    ("counts", "wanted"), [({"train": 0}, "training"), ({"val": 0}, "validation")]
-)
+@pytest.mark.parametrize(("counts", "wanted"), [({"train": 0}, "train"), ({"val": 0}, "validat")])
 def test_an_empty_split(
     ports: dict[str, Path], runs: Path, tmp_path: Path, counts: dict[str, int], wanted: str
 ) -> None:
     ports["dataset"] = write_tiny_dataset(tmp_path / "other", **counts)
-    with pytest.raises(InputEmptyError, match=f"no {wanted} clips"):
+    with pytest.raises(InputEmptyError, match=wanted):
         train(**ports, params=quick(), runs=runs)
 
 

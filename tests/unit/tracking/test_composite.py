@@ -10,6 +10,7 @@ from kamerton.config.schema import TrackingParams
 from kamerton.core.errors import ToolMissingError
 from kamerton.tracking import (
     CompositeTracker,
+    JsonlTracker,
     RunDirectory,
     Tracker,
     open_trackers,
@@ -55,10 +56,26 @@ def test_every_call_reaches_every_tracker_whatever_one_of_them_does(
     broken, sound = Recording(broken=True), Recording()
     tracker = CompositeTracker([broken, sound])  # type: ignore[list-item]
     call_all(tracker)
-    assert sound.calls == broken.calls == [name for name, _ in CALLS]
+    assert broken.calls == [name for name, _ in CALLS]
+    # The first of them is also an event in the places that work.
+    assert sound.calls == ["log_event", *(name for name, _ in CALLS)]
     assert tracker.failures == len(CALLS)
     assert len(caplog.records) == 1  # reported once
     assert "disk full" in caplog.text
+
+
+def test_trouble_is_in_the_record_with_the_step_it_began_at(tmp_path: Path) -> None:
+    broken = Recording()
+    tracker = CompositeTracker([JsonlTracker(tmp_path), broken])  # type: ignore[list-item]
+    tracker.log_metrics({"loss": 1.0}, 7)
+    broken.broken = True
+    tracker.log_metrics({"loss": 1.0}, 8)
+    tracker.flush()
+    tracker.close("finished")
+    found = [r for r in read_records(tmp_path / "metrics.jsonl") if r.name == "tracking_trouble"]
+    assert [(r.step, r.fields) for r in found] == [
+        (8, {"place": "Recording", "reason": "disk full"})
+    ]
 
 
 def test_followers_are_woken_and_closed_after_the_trackers() -> None:
@@ -140,6 +157,23 @@ def test_mlflow_is_followed_where_it_is_named(run: RunDirectory, mlflow_database
     assert experiment is not None
     (found,) = client.search_runs([experiment.experiment_id])
     assert (found.info.run_name, found.data.metrics) == (run.path.name, {"loss": 1.0})
+
+
+def test_the_active_mlflow_run_is_reused(
+    run: RunDirectory, mlflow_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mlflow")
+    from kamerton.tracking.mlflow_client import ACTIVE_RUN, connect
+
+    client = connect(mlflow_database)
+    step = client.create_run(client.create_experiment("of the pipeline")).info.run_id
+    monkeypatch.setenv(ACTIVE_RUN, step)
+    tracker = open_trackers(run, TrackingParams(mlflow_uri=mlflow_database, experiment="own"))
+    tracker.log_metrics({"loss": 1.0}, 1)
+    tracker.close("finished")
+    found = client.get_run(step)
+    assert (found.data.metrics, found.info.status) == ({"loss": 1.0}, "RUNNING")
+    assert client.get_experiment_by_name("own") is None
 
 
 def test_wandb_without_its_package_names_the_extra(

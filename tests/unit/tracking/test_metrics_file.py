@@ -1,6 +1,9 @@
+import errno
 import io
 import json
 import math
+import os
+import time
 import wave as wave_format
 from pathlib import Path
 
@@ -10,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kamerton.tracking import JsonlTracker, MetricsCursor, Record, read_records
-from kamerton.tracking.metrics_file import encode_wav
+from kamerton.tracking.metrics_file import encode_wav, last_events
 
 VALUES = st.dictionaries(st.sampled_from(["a", "b", "c/d"]), st.floats(), min_size=1)
 
@@ -107,6 +110,20 @@ def test_after_a_resume_every_step_is_recorded_once(
     assert resumes[0].fields["dropped_lines"] == written - resumed + bool(tail)
 
 
+def test_a_resume_that_drops_nothing_leaves_the_file_where_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    tracker = JsonlTracker(tmp_path)
+    tracker.log_metrics({"loss": 1.0}, 1)
+    tracker.close("stopped")
+    cursor, before = MetricsCursor(path), path.stat().st_ino
+    cursor.poll()
+    again = JsonlTracker(tmp_path, resume_step=1)
+    again.log_metrics({"loss": 2.0}, 2)
+    again.close("finished")
+    assert path.stat().st_ino == before
+    assert [record.step for record in cursor.poll() if record.values] == [2]
+
+
 def test_a_torn_line_does_not_swallow_the_next(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"kind":"metrics","step":1,"time":1,"values":{"loss":1}}\n{"kind":"met')
@@ -153,3 +170,123 @@ def test_wav_bytes_hold_the_wave() -> None:
         assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (16000, 1, 2)
         samples = np.frombuffer(file.readframes(6), "<i2")
     np.testing.assert_allclose(samples / 32767, np.clip(wave, -1, 1), atol=1e-4)
+
+
+class FailingDisk:
+    """``os.write`` on a disk that takes a few bytes more and then none, until it has room again."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, room: list[int], error: int) -> None:
+        self.room, self.error = room, error
+        self._real = os.write
+        monkeypatch.setattr("kamerton.tracking.metrics_file.os.write", self.write)
+
+    def write(self, file: int, data: bytes | bytearray) -> int:
+        if not self.room:
+            return self._real(file, data)
+        room = self.room.pop(0)
+        if room == 0:
+            raise OSError(self.error, os.strerror(self.error))
+        return self._real(file, bytes(data[:room]))
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, errno.EDQUOT])
+@given(room=st.lists(st.sampled_from([0, 0, 0, 1, 7, 200]), min_size=1, max_size=12))
+def test_a_disk_in_trouble_delays_lines_and_loses_none(
+    error: int, room: list[int], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as patch:
+        tracker = JsonlTracker(folder)
+        disk = FailingDisk(patch, room, error)
+        cursor, seen = MetricsCursor(folder / "metrics.jsonl"), []
+        for step in range(1, 20):
+            tracker.log_metrics({"loss": float(step)}, step)
+            seen += cursor.poll()
+        tracker.close("finished")
+        seen += cursor.poll()
+        assert not disk.room
+    data = (folder / "metrics.jsonl").read_bytes()
+    assert all(Record.parse(line) for line in data.splitlines(keepends=True))
+    assert steps_of(folder / "metrics.jsonl") == list(range(1, 20))
+    assert [r.step for r in seen if "loss" in r.values] == list(range(1, 20))
+
+
+def test_trouble_with_the_disk_is_told_once_and_so_is_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracker = JsonlTracker(tmp_path)
+    disk = FailingDisk(monkeypatch, [0] * 3, errno.ENOSPC)
+    for step in range(1, 5):
+        tracker.log_metrics({"loss": 1.0}, step)
+    disk.room = [0] * 2
+    for step in range(5, 9):
+        tracker.log_metrics({"loss": 1.0}, step)
+    tracker.close("finished")
+    messages = [record.getMessage() for record in caplog.records]
+    assert len([text for text in messages if "No space left" in text]) == 1
+    assert len([text for text in messages if "works again" in text]) == 1
+    events = [r.name for r in read_records(tmp_path / "metrics.jsonl") if r.kind == "event"]
+    assert events == ["tracking_recovered", "tracking_recovered", "ended"]
+
+
+def test_a_disk_that_stays_full_ends_the_run_in_bounded_time_and_says_what_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("kamerton.tracking.metrics_file._CLOSE_SECONDS", 0.3)
+    tracker = JsonlTracker(tmp_path)
+    tracker.log_metrics({"loss": 1.0}, 1)
+    FailingDisk(monkeypatch, [0] * 100_000, errno.ENOSPC)
+    tracker.log_metrics({"loss": 1.0}, 2)
+    tracker.flush()
+    started = time.monotonic()
+    tracker.close("finished")
+    assert time.monotonic() - started < 3.0
+    assert "2 lines" in caplog.text  # the point and the end
+    assert steps_of(tmp_path / "metrics.jsonl") == [1]
+
+
+def test_a_sync_that_fails_does_not_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracker = JsonlTracker(tmp_path)
+
+    def broken(_file: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("kamerton.tracking.metrics_file.os.fsync", broken)
+        tracker.log_metrics({"loss": 1.0}, 1)
+        tracker.flush()
+        tracker.flush()
+    tracker.close("finished")
+    assert len([r for r in caplog.records if "Input/output error" in r.getMessage()]) == 1
+    assert steps_of(tmp_path / "metrics.jsonl") == [1]
+
+
+def test_pictures_and_sound_that_cannot_be_written_are_left_out_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "figures").write_text("not a folder")
+    tracker = JsonlTracker(tmp_path)
+    tracker.log_figure("attention", b"png", 1)
+    tracker.log_figure("attention", b"png", 2)
+    tracker.log_audio("sample", np.zeros(8, np.float32), 8000, 2)
+    tracker.log_metrics({"loss": 1.0}, 2)
+    tracker.close("finished")
+    assert tracker.lost_files == 2
+    assert len(caplog.records) == 1
+    kinds = [record.kind for record in read_records(tmp_path / "metrics.jsonl")]
+    assert kinds == ["audio", "metrics", "event"]
+
+
+def test_the_newest_events_are_found_among_many_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    assert last_events(path, 3) == []
+    tracker = JsonlTracker(tmp_path)
+    for step in range(1, 40):
+        tracker.log_metrics({"loss": 1.0}, step)
+        if step % 10 == 0:
+            tracker.log_event("best", step=step)
+    assert [event.step for event in last_events(path, 3)] == [10, 20, 30]
+    assert [event.step for event in last_events(path, 2)] == [20, 30]
+    tracker.close("finished")

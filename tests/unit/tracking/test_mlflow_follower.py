@@ -1,3 +1,4 @@
+import errno
 import socket
 import sys
 import threading
@@ -12,7 +13,7 @@ import pytest
 
 from kamerton.core.files import read_json, write_json
 from kamerton.tracking import JsonlTracker
-from kamerton.tracking.mlflow_client import connect
+from kamerton.tracking.mlflow_client import ACTIVE_RUN, active_run_id, connect
 from kamerton.tracking.mlflow_follower import MlflowFollower, flatten, is_recorded
 
 pytest.importorskip("mlflow")
@@ -156,6 +157,106 @@ def test_children_are_nested_below_their_parent(
     assert client.get_run(run_id(child)).data.tags["mlflow.parentRunId"] == run_id(parent)
 
 
+@pytest.fixture
+def pipeline_step(client: Any) -> str:
+    """An MLflow run that somebody else opened and is still inside of."""
+    found = client.get_experiment_by_name("pipeline")
+    experiment = found.experiment_id if found else client.create_experiment("pipeline")
+    return str(client.create_run(experiment, run_name="step").info.run_id)
+
+
+def test_an_active_run_is_taken_and_left_open_under_its_own_name(
+    tmp_path: Path, client: Any, mlflow_database: str, pipeline_step: str
+) -> None:
+    run = new_run(tmp_path)
+    tracker, follower = JsonlTracker(run), follow(run, mlflow_database, active=pipeline_step)
+    tracker.log_params({"a": 1})
+    tracker.log_metrics({"loss": 1.0}, 1)
+    tracker.close("stopped")
+    follower.close("stopped")
+    assert run_id(run) == pipeline_step
+    found = client.get_run(pipeline_step)
+    assert (found.info.status, found.info.run_name) == ("RUNNING", "step")
+    assert found.data.params == {"a": "1"}
+    assert found.data.tags["kamerton.run_directory"] == run.name
+    assert found.data.tags["kamerton.state"] == "stopped"
+    assert is_recorded(run, mlflow_database)
+
+    # Resumed outside of it, the run goes on there all the same, and still does not end it.
+    tracker, follower = JsonlTracker(run, resume_step=1), follow(run, mlflow_database)
+    tracker.log_metrics({"loss": 2.0}, 2)
+    tracker.close("finished")
+    follower.close("finished")
+    assert points(client, run, "loss") == [(1, 1.0), (2, 2.0)]
+    assert client.get_run(pipeline_step).info.status == "RUNNING"
+
+
+def test_a_run_resumed_inside_another_active_run_is_whole_in_that_one(
+    tmp_path: Path, client: Any, mlflow_database: str, pipeline_step: str
+) -> None:
+    run = new_run(tmp_path)
+    tracker, follower = JsonlTracker(run), follow(run, mlflow_database)
+    tracker.log_metrics({"loss": 1.0}, 1)
+    tracker.close("stopped")
+    follower.close("stopped")
+    own = run_id(run)
+    tracker = JsonlTracker(run, resume_step=1)
+    tracker.log_metrics({"loss": 2.0}, 2)
+    follower = follow(run, mlflow_database, active=pipeline_step)
+    tracker.close("finished")
+    follower.close("finished")
+    assert run_id(run) == pipeline_step != own
+    assert points(client, run, "loss") == [(1, 1.0), (2, 2.0)]
+
+
+def test_an_active_run_that_is_not_there_is_reported_and_another_made(
+    tmp_path: Path, client: Any, mlflow_database: str, pipeline_step: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    client.delete_run(pipeline_step)
+    for name, active in (("gone", pipeline_step), ("never", "0" * 32)):
+        run = new_run(tmp_path, name)
+        tracker, follower = JsonlTracker(run), follow(run, mlflow_database, active=active)
+        tracker.log_metrics({"loss": 1.0}, 1)
+        tracker.close("finished")
+        follower.close("finished")
+        assert run_id(run) != active
+        assert client.get_run(run_id(run)).info.status == "FINISHED"
+        assert f"no run {active}" in caplog.text
+
+
+def test_runs_below_an_active_run_are_nested_in_it(
+    tmp_path: Path, client: Any, mlflow_database: str, pipeline_step: str
+) -> None:
+    parent, child = new_run(tmp_path, "parent"), new_run(tmp_path, "child")
+    for run in (parent, child):
+        JsonlTracker(run).close("finished")
+    outer = follow(parent, mlflow_database, active=pipeline_step)
+    inner = follow(child, mlflow_database, active=pipeline_step, parent=parent)
+    outer.close("finished")
+    inner.close("finished")
+    assert run_id(child) != pipeline_step
+    assert client.get_run(run_id(child)).data.tags["mlflow.parentRunId"] == pipeline_step
+
+
+def test_the_active_run_is_named_by_the_environment_or_by_the_process_itself(
+    mlflow_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    monkeypatch.delenv(ACTIVE_RUN, raising=False)
+    assert active_run_id() == ""
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(mlflow_database)
+    try:
+        with mlflow.start_run(run_name="notebook") as opened:
+            assert active_run_id() == opened.info.run_id
+            monkeypatch.setenv(ACTIVE_RUN, "given")
+            assert active_run_id() == "given"
+    finally:
+        mlflow.set_tracking_uri(before)
+
+
 class _Refusing(BaseHTTPRequestHandler):
     """Answers every request with an error, like a server on its way up."""
 
@@ -225,6 +326,19 @@ def test_a_server_that_does_not_answer_costs_the_run_nothing(
     assert any("did not take all" in record.getMessage() for record in caplog.records)
 
 
+def test_a_server_found_dead_only_at_the_end_is_not_waited_for_at_length(
+    tmp_path: Path, dead_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr("kamerton.tracking.mlflow_follower._HURRIED_SECONDS", 0.2)
+    run = new_run(tmp_path)
+    JsonlTracker(run).close("finished")
+    follower = follow(run, dead_uri, drain_seconds=120.0)
+    started = time.perf_counter()
+    follower.close("finished")
+    assert time.perf_counter() - started < 60.0
+
+
 def test_a_database_that_comes_back_gets_everything(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
     client: Any, mlflow_database: str,
@@ -247,6 +361,33 @@ def test_a_database_that_comes_back_gets_everything(
     follower.close("finished")
     assert points(client, run, "loss") == [(1, 1.0), (2, 2.0)]
     assert any("answers again" in record.getMessage() for record in caplog.records)
+
+
+def test_a_disk_that_cannot_note_what_was_sent_is_named_and_tried_again(
+    tmp_path: Path, client: Any, mlflow_database: str, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    import kamerton.tracking.mlflow_follower as module
+
+    run = new_run(tmp_path)
+    tracker = JsonlTracker(run)
+    refusals = [OSError(errno.ENOSPC, "No space left on device") for _ in range(3)]
+
+    def write(path: Path, value: object) -> None:
+        if refusals:
+            raise refusals.pop()
+        write_json(path, value)
+
+    monkeypatch.setattr(module, "write_json", write)
+    follower = follow(run, mlflow_database, retry_seconds=0.05)
+    tracker.log_metrics({"loss": 1.0}, 1)
+    tracker.close("finished")
+    follower.close("finished")
+    assert not refusals
+    assert points(client, run, "loss") == [(1, 1.0)]
+    told = [r.getMessage() for r in caplog.records if "No space left" in r.getMessage()]
+    assert len(told) == 1
+    assert "noted" in told[0]
 
 
 def test_without_the_package_the_run_ends_at_once_and_says_why(

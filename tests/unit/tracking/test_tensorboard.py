@@ -1,14 +1,20 @@
+import errno
 import io
+import os
+import shutil
 import subprocess
 import sys
 import wave as wave_format
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from kamerton.report.figures import new_figure, to_png
+from kamerton.tracking import CompositeTracker, JsonlTracker, read_records
 from kamerton.tracking.tensorboard import TensorBoardTracker
+from kamerton.tracking.trouble import Pause
 
 accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 
@@ -69,3 +75,116 @@ def test_neither_torch_nor_tensorflow_is_imported(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def scalars(folder: Path, name: str = "loss") -> dict[int, float]:
+    return {event.step: event.value for event in read(folder).Scalars(name)}
+
+
+def test_a_file_in_place_of_the_folder_is_told_and_waited_for(tmp_path: Path) -> None:
+    folder = tmp_path / "tensorboard"
+    folder.write_text("in the way")
+    tracker = TensorBoardTracker(folder)
+    for step in (1, 2):
+        with pytest.raises(OSError, match="tensorboard"):
+            tracker.log_metrics({"loss": float(step)}, step)
+    with pytest.raises(OSError, match="cannot be written"):
+        tracker.flush()
+    folder.unlink()
+    end_pause(tracker)
+    tracker.log_metrics({"loss": 3.0}, 3)
+    tracker.close("finished")
+    assert scalars(folder) == {1: 1.0, 2: 2.0, 3: 3.0}
+
+
+def end_pause(tracker: TensorBoardTracker) -> None:
+    """As if the time until the next attempt had passed."""
+    assert not tracker._pause.over
+    tracker._pause.reset()
+
+
+def test_a_folder_that_vanishes_is_noticed_at_the_next_flush_and_made_again(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "tensorboard"
+    tracker = TensorBoardTracker(folder)
+    tracker.log_metrics({"loss": 1.0}, 1)
+    shutil.rmtree(folder)
+    tracker.log_metrics({"loss": 2.0}, 2)
+    with pytest.raises(FileNotFoundError, match="gone"):
+        tracker.flush()
+    end_pause(tracker)
+    tracker.log_metrics({"loss": 3.0}, 3)
+    tracker.flush()
+    tracker.close("finished")
+    assert scalars(folder) == {1: 1.0, 2: 2.0, 3: 3.0}
+
+
+def test_a_full_disk_tears_one_file_and_the_next_has_its_scalars(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = TensorBoardTracker(tmp_path, resume_step=0)
+    tracker.log_metrics({"loss": 1.0}, 1)
+    tracker.flush()
+    for step in (2, 3):
+        tracker.log_metrics({"loss": float(step)}, step)
+
+    class Full:
+        """Takes a part of what is written, then nothing."""
+
+        def __init__(self, file: Any) -> None:
+            self.file, self.room = file, 20
+
+        def write(self, data: bytes) -> int:
+            if not self.room:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            taken, self.room = self.room, 0
+            return int(self.file.write(bytes(data[:taken])))
+
+        def close(self) -> None:
+            self.file.close()
+
+    assert tracker._file is not None
+    monkeypatch.setattr(tracker._file, "_file", Full(tracker._file._file))
+    with pytest.raises(OSError, match="No space"):
+        tracker.flush()
+    with pytest.raises(OSError, match="cannot be written"):  # not tried again at once
+        tracker.log_metrics({"loss": 4.0}, 4)
+    end_pause(tracker)
+    tracker.log_metrics({"loss": 5.0}, 5)
+    tracker.close("finished")
+    assert scalars(tmp_path) == {step: float(step) for step in range(1, 6)}
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_run_with_a_broken_folder_is_told_once_and_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "tensorboard").write_text("in the way")
+    tracker = CompositeTracker(
+        [JsonlTracker(tmp_path), TensorBoardTracker(tmp_path / "tensorboard")]
+    )
+    for step in range(1, 30):
+        tracker.log_metrics({"loss": 1.0}, step)
+        tracker.flush()
+    tracker.close("finished")
+    assert len(caplog.records) == 1
+    assert len([r for r in read_records(tmp_path / "metrics.jsonl") if r.kind == "metrics"]) == 29
+
+
+def test_attempts_come_at_growing_intervals() -> None:
+    clock = [0.0]
+    pause = Pause(lambda: clock[0])
+    waited = []
+    for _ in range(8):
+        assert pause.over
+        pause.failed()
+        before = clock[0]
+        while not pause.over:
+            clock[0] += 0.5
+        waited.append(clock[0] - before)
+    assert waited == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
+    pause.reset()
+    pause.failed()
+    clock[0] += 1.0
+    assert pause.over

@@ -29,6 +29,14 @@ class Encoder(nn.Module):
         )  # fmt: skip
         self.lstm = nn.LSTM(channels, channels // 2, batch_first=True, bidirectional=True)
 
+    def convolved(self, symbols: Tensor, valid: Tensor) -> Tensor:
+        """Symbols (B, N) with their neighbours in view, (B, N, M), zero on padding."""
+        mask = valid.unsqueeze(1)  # (B, 1, N)
+        x: Tensor = self.embedding(symbols).transpose(1, 2) * mask  # (B, embedding, N)
+        for block in self.blocks:
+            x = block(x, mask)  # (B, M, N)
+        return x.transpose(1, 2)
+
     def forward(self, symbols: Tensor, lengths: Tensor, valid: Tensor) -> Tensor:
         """Encode a batch of texts.
 
@@ -40,13 +48,8 @@ class Encoder(nn.Module):
         Returns:
             Encodings (B, N, M), zero on padding.
         """
-        mask = valid.unsqueeze(1)  # (B, 1, N)
-        x = self.embedding(symbols).transpose(1, 2) * mask  # (B, embedding, N)
-        for block in self.blocks:
-            x = block(x, mask)  # (B, M, N)
+        x = self.convolved(symbols, valid)
         # Packed, so that the backward direction starts at each text's own end.
-        packed = pack_padded_sequence(
-            x.transpose(1, 2), lengths, batch_first=True, enforce_sorted=False
-        )
+        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
         encoded, _ = self.lstm(packed)
         return pad_packed_sequence(encoded, batch_first=True, total_length=symbols.shape[1])[0]

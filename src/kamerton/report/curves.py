@@ -1,0 +1,158 @@
+"""Curves over the steps of a run: several small plots on one axis of time, with its phases.
+
+The PNG of equal data is equal to the byte.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from kamerton.report.figures import COLOURS, MUTED, new_figure, to_png
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Curve = tuple[Sequence[float], Sequence[float]]  # steps and values
+
+_INK: Final = "#1c2330"
+_SOFT: Final = "#5b6472"
+_BAND: Final = ("#ffffff", "#f1f4f9")
+_MARK: Final = "#b3261e"
+_MOST_POINTS: Final = 1500  # of one curve: more than its pixels
+_SMOOTH_FROM: Final = 60  # points from which noise hides the course of a curve
+_SMOOTH_SHARE: Final = 0.02  # of the points, the memory of the smoothed curve
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One plot.
+
+    Attributes:
+        title: What its values are.
+        curves: By name; the first is drawn in the accent colour.
+        noisy: Names of curves that are also drawn smoothed.
+        dashed: Names of curves that are there to compare with.
+        logarithmic: Whether the values are.
+        limits: Of the values; None where the curves decide.
+    """
+
+    title: str
+    curves: Mapping[str, Curve]
+    noisy: frozenset[str] = frozenset()
+    dashed: frozenset[str] = frozenset()
+    logarithmic: bool = False
+    limits: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """What every plot shows of the run.
+
+    Attributes:
+        end: The last step.
+        bands: Phases by name, each from a step to the next one's first.
+        marks: Steps at which something was done about trouble.
+    """
+
+    end: float
+    bands: Sequence[tuple[str, float]] = ()
+    marks: Sequence[float] = ()
+
+
+def draw_panels(panels: Sequence[Panel], timeline: Timeline, *, columns: int = 2) -> bytes:
+    """The panels that have curves, row by row, as PNG."""
+    shown = [panel for panel in panels if any(steps for steps, _ in panel.curves.values())]
+    columns = min(columns, max(1, len(shown)))
+    rows = max(1, math.ceil(len(shown) / columns))
+    figure, grid = new_figure(9.2, 0.35 + 2.35 * rows, rows=rows, columns=columns)
+    places: list[Any] = list(grid.flat) if rows * columns > 1 else [grid]
+    for place, panel in zip(places, shown, strict=False):
+        _draw_timeline(place, timeline, named=columns < 3)
+        _draw_panel(place, panel, timeline)
+    for place in places[len(shown) :]:
+        place.set_axis_off()
+    for place in places[len(shown) - columns : len(shown)]:
+        place.set_xlabel("step", color=_SOFT, fontsize=8)
+    return to_png(figure)
+
+
+def _draw_timeline(axes: Axes, timeline: Timeline, *, named: bool) -> None:
+    starts = [start for _, start in timeline.bands]
+    ends = [*starts[1:], timeline.end][: len(starts)]
+    for index, ((name, start), end) in enumerate(zip(timeline.bands, ends, strict=True)):
+        axes.axvspan(start, end, color=_BAND[index % 2], linewidth=0, zorder=0)
+        if index:
+            axes.axvline(start, color="#c9d0dc", linewidth=0.8, zorder=0.5)
+        # A name wider than its band would cross into the next.
+        if named and end - start > 0.011 * len(name) * timeline.end:
+            axes.text(
+                (start + end) / 2, 1.0, name, transform=axes.get_xaxis_transform(), ha="center",
+                va="bottom", fontsize=6.5, color=MUTED,
+            )  # fmt: skip
+    for mark in timeline.marks:
+        axes.axvline(mark, color=_MARK, linewidth=0.9, linestyle=(0, (2, 2)), zorder=0.6)
+
+
+def _draw_panel(axes: Axes, panel: Panel, timeline: Timeline) -> None:
+    colours = iter(COLOURS * (1 + len(panel.curves) // len(COLOURS)))
+    for name, curve in panel.curves.items():
+        steps, values = _drawable(curve, panel)
+        if not steps:
+            continue
+        colour = _SOFT if name in panel.dashed else next(colours)
+        style = (0, (4, 2)) if name in panel.dashed else "-"
+        if name in panel.noisy and len(steps) >= _SMOOTH_FROM:
+            axes.plot(steps, values, color=colour, linewidth=0.7, alpha=0.28)
+            values = _smoothed(values)
+        marker = "o" if len(steps) == 1 else None
+        axes.plot(
+            steps, values, label=name, color=colour, linestyle=style, linewidth=1.5,
+            marker=marker, markersize=3,
+        )  # fmt: skip
+    axes.set_title(panel.title, loc="left", fontsize=9, fontweight="bold", color=_INK, pad=12)
+    axes.set_xlim(0, timeline.end)
+    axes.tick_params(labelsize=7.5, colors=_SOFT, length=2)
+    if panel.logarithmic:
+        _make_logarithmic(axes)
+    if panel.limits is not None:
+        axes.set_ylim(*panel.limits)
+    if len(panel.curves) > 1:
+        axes.legend(fontsize=7, handlelength=1.6, borderaxespad=0.2, labelcolor=_INK)
+
+
+def _make_logarithmic(axes: Axes) -> None:
+    """Logarithmic values with plain numbers at 1, 2 and 5 of each decade that has room for them."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    wide = high > 50.0 * low
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _drawable(curve: Curve, panel: Panel) -> tuple[list[float], list[float]]:
+    """Finite points (positive ones on a logarithmic axis), thinned out evenly."""
+    points = [
+        (step, value)
+        for step, value in zip(*curve, strict=True)
+        if math.isfinite(value) and (value > 0 or not panel.logarithmic)
+    ]
+    stride = math.ceil(len(points) / _MOST_POINTS) or 1
+    kept = [*points[:-1:stride], *points[-1:]]
+    return [step for step, _ in kept], [value for _, value in kept]
+
+
+def _smoothed(values: Sequence[float]) -> list[float]:
+    """An exponential mean over a fiftieth of the points, without the pull of the first."""
+    keep = 1.0 - 1.0 / max(2.0, _SMOOTH_SHARE * len(values))
+    total = weight = 0.0
+    smooth = []
+    for value in values:
+        total, weight = keep * total + value, keep * weight + 1.0
+        smooth.append(total / weight)
+    return smooth

@@ -1,0 +1,241 @@
+"""What is decided about trouble, and what interventions do to a network."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+
+from kamerton.config.schema import TrainParams
+from kamerton.training.clipping import usual_norm
+from kamerton.training.recovery import Decision, count_loud, decide, forget_bad_moments
+from kamerton.training.state import ClipState, RecoveryState, TrainState
+from kamerton.training.step import StepResult
+
+TOTAL = 1000
+TRAIN = TrainParams(eval_interval_steps=10).resolved()
+
+
+def params(**recovery: Any) -> TrainParams:
+    return TrainParams.model_validate({"eval_interval_steps": 10, "recovery": recovery}).resolved()
+
+
+def judge(
+    state: TrainState, train: TrainParams = TRAIN, *, evaluated: bool = True
+) -> Decision | None:
+    return decide(state, TOTAL, train, evaluated=evaluated)
+
+
+def past(**values: Any) -> RecoveryState:
+    return RecoveryState(**values)
+
+
+CALM = TrainState(
+    step=500, best_step=490, evaluated_step=500, diagonality=0.9,
+    recovery=past(best_diagonality=0.9), clip=ClipState((1.0,) * 100),
+)  # fmt: skip
+COLLAPSED = dataclasses.replace(CALM, diagonality=0.2)
+LOUD = dataclasses.replace(CALM, recovery=past(loud_steps=3), clip=ClipState((1.0,) * 99 + (50.0,)))
+STALE = dataclasses.replace(CALM, best_step=370)
+
+
+def deed(decision: Decision | None) -> tuple[str, str] | None:
+    return None if decision is None else (decision.cause, decision.deed)
+
+
+def test_a_calm_run_is_left_alone() -> None:
+    assert judge(CALM) is None
+
+
+# Non-finite steps.
+
+
+@pytest.mark.parametrize(
+    ("in_a_row", "what"),
+    [(1, None), (2, None), (3, ("non_finite", "slow_down")), (4, None),
+     (5, ("non_finite", "go_back")), (6, None)],
+)  # fmt: skip
+def test_three_bad_steps_slow_down_and_five_go_back(
+    in_a_row: int, what: tuple[str, str] | None
+) -> None:
+    decision = judge(dataclasses.replace(CALM, skipped_in_a_row=in_a_row))
+    assert deed(decision) == what
+    if decision is not None and decision.deed == "go_back":
+        assert decision.before == CALM.step - 5  # a checkpoint from before the bad steps
+
+
+def test_slowing_down_and_going_back_are_one_intervention() -> None:
+    acted = past(count=3, last_step=498)  # the last that was allowed, at the third bad step
+    state = dataclasses.replace(CALM, skipped_in_a_row=5, recovery=acted)
+    decision = judge(state)
+    assert decision is not None
+    assert decision.deed == "go_back"
+    assert not decision.counts
+    elsewhere = dataclasses.replace(state, recovery=past(count=3, last_step=490))
+    assert judge(elsewhere) is None  # none is left, and this stretch is another
+
+
+def test_bad_steps_need_no_pause() -> None:
+    state = dataclasses.replace(CALM, skipped_in_a_row=3, recovery=past(count=1, last_step=495))
+    assert deed(judge(state)) == ("non_finite", "slow_down")
+
+
+# Explosion.
+
+
+def result(norm: float, *, applied: bool = True) -> StepResult:
+    return StepResult(losses=None, grad_norm=norm, applied=applied)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("norm", "usual", "loud"),
+    [(10.1, 1.0, 1), (9.9, 1.0, 0), (49.0, 10.0, 0), (51.0, 10.0, 1)],
+)
+def test_a_gradient_is_loud_above_ten_and_above_five_times_the_usual(
+    norm: float, usual: float, loud: int
+) -> None:
+    state = TrainState(clip=ClipState((usual,) * 20))
+    assert usual_norm(state.clip) == usual
+    assert count_loud(state, result(norm), TRAIN) == loud
+
+
+def test_loud_steps_count_in_a_row_and_bad_ones_neither_count_nor_end_the_row() -> None:
+    state = dataclasses.replace(CALM, recovery=past(loud_steps=2))
+    assert count_loud(state, result(100.0), TRAIN) == 3
+    assert count_loud(state, result(float("inf"), applied=False), TRAIN) == 2
+    assert count_loud(state, result(1.0), TRAIN) == 0
+
+
+def test_nothing_is_loud_before_something_is_usual() -> None:
+    assert count_loud(TrainState(clip=ClipState((1.0,) * 9)), result(1e6), TRAIN) == 0
+    assert count_loud(TrainState(clip=ClipState((1.0,) * 10)), result(1e6), TRAIN) == 1
+
+
+def test_three_loud_steps_are_an_explosion_at_any_step() -> None:
+    decision = judge(LOUD, evaluated=False)
+    assert deed(decision) == ("explosion", "go_back_slower")
+    assert decision is not None
+    assert decision.before == 497
+    assert decision.values == {"grad_norm": 50.0, "usual_norm": 1.0}
+    assert judge(dataclasses.replace(LOUD, recovery=past(loud_steps=2))) is None
+
+
+# Collapse.
+
+
+@pytest.mark.parametrize(
+    ("best", "now", "collapsed"),
+    [(0.51, 0.29, True), (0.49, 0.1, False), (0.9, 0.31, False), (0.9, -0.2, True)],
+)
+def test_attention_collapses_when_it_was_there_and_is_gone(
+    best: float, now: float, collapsed: bool
+) -> None:
+    state = dataclasses.replace(CALM, diagonality=now, recovery=past(best_diagonality=best))
+    expected = ("collapse", "go_back_aligned") if collapsed else None
+    assert deed(judge(state)) == expected
+    assert judge(state, evaluated=False) is None  # only an evaluation can tell
+    # Attention that holds when the true frames are given has not collapsed: the gate fails.
+    assert judge(dataclasses.replace(state, forced_diagonality=0.6)) is None
+
+
+# Plateau.
+
+
+def test_a_plateau_is_an_eighth_of_the_budget_without_a_better_evaluation() -> None:
+    assert deed(judge(STALE)) == ("plateau", "warm_restart")
+    assert judge(dataclasses.replace(STALE, best_step=380)) is None
+    assert judge(STALE, evaluated=False) is None
+    assert judge(dataclasses.replace(STALE, best_step=0)) is None
+
+
+def test_four_evaluations_must_have_found_nothing_better() -> None:
+    seldom = TrainParams(eval_interval_steps=50).resolved()
+    state = dataclasses.replace(STALE, best_step=350)  # 150 steps, three evaluations
+    assert judge(state, seldom) is None
+    assert deed(judge(dataclasses.replace(state, best_step=300), seldom)) is not None
+
+
+def test_no_restart_when_a_fifth_of_the_budget_is_left() -> None:
+    late = dataclasses.replace(STALE, step=800, best_step=600)
+    assert judge(late) is None
+    assert judge(dataclasses.replace(late, step=790)) is not None
+
+
+def test_a_restart_has_the_same_time_to_show_that_it_helps() -> None:
+    acted = dataclasses.replace(STALE, recovery=past(count=1, last_step=400))
+    assert judge(acted) is None
+    assert judge(dataclasses.replace(acted, step=530)) is not None
+
+
+# Rules for all of them.
+
+
+@pytest.mark.parametrize("state", [LOUD, COLLAPSED, STALE])
+def test_there_is_a_pause_between_two_interventions(state: TrainState) -> None:
+    def after(steps: int) -> TrainState:
+        values = dataclasses.replace(state.recovery, count=1, last_step=state.step - steps)
+        return dataclasses.replace(state, recovery=values)
+
+    assert judge(after(49)) is None
+    long_ago = judge(after(130))
+    assert long_ago is not None
+    assert long_ago.counts
+
+
+@pytest.mark.parametrize(("state", "ends"), [(LOUD, True), (COLLAPSED, True), (STALE, False)])
+def test_when_none_is_left_explosion_and_collapse_end_the_run(
+    state: TrainState, ends: bool
+) -> None:
+    used = dataclasses.replace(
+        state, recovery=dataclasses.replace(state.recovery, count=3, last_step=100)
+    )
+    decision = judge(used)
+    assert (decision is not None and decision.deed == "stop") == ends
+    if decision is not None:
+        assert not decision.counts
+    assert judge(used, params(max_recoveries=4)) is not None
+
+
+@pytest.mark.parametrize(
+    "state", [LOUD, COLLAPSED, STALE, dataclasses.replace(CALM, skipped_in_a_row=3)]
+)
+def test_nothing_is_done_where_recovery_is_off_or_the_run_is_over(state: TrainState) -> None:
+    assert judge(state, params(enabled=False)) is None
+    assert judge(dataclasses.replace(state, step=TOTAL)) is None
+    given_up = dataclasses.replace(state.recovery, gave_up="explosion")
+    assert judge(dataclasses.replace(state, recovery=given_up)) is None
+
+
+@pytest.mark.parametrize(
+    ("state", "change"),
+    [
+        (LOUD, {"explosion_norm": 1e9}),
+        (COLLAPSED, {"collapse_below": 0.1}),
+        (COLLAPSED, {"collapse_after": 0.95}),
+        (STALE, {"plateau_share": 0.5}),
+    ],
+)
+def test_every_threshold_is_a_parameter(state: TrainState, change: dict[str, float]) -> None:
+    assert judge(state) is not None
+    if "explosion_norm" in change:
+        quiet = count_loud(CALM, result(50.0), params(**change))
+        assert quiet == 0 < count_loud(CALM, result(50.0), TRAIN)
+        assert count_loud(CALM, result(50.0), params(explosion_factor=60.0)) == 0
+    else:
+        assert judge(state, params(**change)) is None
+
+
+def test_moments_that_are_not_finite_are_forgotten_and_only_those() -> None:
+    good, bad = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
+    optimizer = torch.optim.AdamW([good, bad], fused=True)
+    for parameter in (good, bad):
+        parameter.grad = torch.ones(3)
+    optimizer.step()
+    optimizer.state[bad]["exp_avg_sq"][1] = float("inf")
+    assert forget_bad_moments(optimizer) == 1
+    assert good in optimizer.state
+    assert bad not in optimizer.state
+    optimizer.step()  # and it goes on
+    assert torch.isfinite(bad).all()
