@@ -147,8 +147,10 @@ class PhaseParams(Section):
     guided_attention_factors: tuple[float, float, float, float] = Field(
         (1.0, 0.3, 0.1, 0.05), description="what each phase makes of guided_attention_weight"
     )
-    attention_goals: tuple[float, float, float] = Field(
-        (0.5, 0.8, 0.9), description="free-running diagonality at which each phase may be left"
+    attention_goals: tuple[float, float] = Field(
+        (0.5, 0.8),
+        description="free-running diagonality at which the first two phases may be left early; "
+        "how attention looks does not say that quality is reached",
     )
     curriculum: bool | None = Field(
         None, description="short clips first, all by the end of phase 1; null: off, in quality on"

@@ -1,9 +1,10 @@
 """Phases of a run: alignment, learning, quality, fine-tuning; by share of the budget and by metric.
 
-A phase ends at its share of the budget if its goal was met at the last evaluation, early where the
-goal was met several times in a row, and late, by half of its share, where it was not: a voice that
-cannot read yet does not profit from a low learning rate. Goals are diagonalities of free-running
-attention, the calibrated guided mass of ``metrics.alignment``.
+The first two have a goal: a diagonality of free-running attention, the calibrated guided mass of
+``metrics.alignment``. Such a phase ends at its share of the budget if its goal was met at the last
+evaluation, early where it was met several times in a row, and late, by half of its share, where it
+was not: a voice that cannot read yet does not profit from a low learning rate. The others end at
+their share: how attention looks does not say that a voice sounds as well as it can.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ LATEST_FACTOR: Final = 1.5  # what of its share a phase takes at most when its g
 # Guided attention is not weakened before attention holds by itself (TensorFlowTTS issue 611).
 GUIDED_UNTIL_DIAGONALITY: Final = 0.7
 GUIDED_UNTIL_EVALUATIONS: Final = 5
+GUIDED_EMERGENCY: Final = 2.0  # once, where the first phase ended and attention cannot read yet
 
 
 def boundaries(params: PhaseParams) -> tuple[float, ...]:
@@ -60,11 +62,16 @@ def next_phase(
 
 
 def guided_factor(state: PhaseState, params: PhaseParams) -> float:
-    """What is left of the guided attention's weight: all of it until attention holds by itself."""
+    """What is left of the guided attention's weight: all of it until attention holds by itself.
+
+    Twice of it where a phase had to end without its goal, for as long as that is so.
+    """
     if params.count == 0:
         return 1.0
-    held = state.aligned < GUIDED_UNTIL_EVALUATIONS
-    return params.guided_attention_factors[0 if held else state.index]
+    if state.aligned >= GUIDED_UNTIL_EVALUATIONS:
+        return params.guided_attention_factors[state.index]
+    urgent = state.reason == "latest" and not state.aligned
+    return params.guided_attention_factors[0] * (GUIDED_EMERGENCY if urgent else 1.0)
 
 
 def learning_rate_factor(state: PhaseState, params: PhaseParams) -> float:
@@ -94,8 +101,8 @@ def _evaluated(state: PhaseState, diagonality: float, params: PhaseParams) -> Ph
 
 
 def _goal(state: PhaseState, params: PhaseParams) -> float:
-    last = state.index >= len(boundaries(params)) - 1
-    return float("inf") if last else params.attention_goals[state.index]
+    goals = params.attention_goals
+    return goals[state.index] if state.index < len(goals) else float("inf")
 
 
 def _why_leave(state: PhaseState, share: float, params: PhaseParams) -> str:
@@ -104,6 +111,7 @@ def _why_leave(state: PhaseState, share: float, params: PhaseParams) -> str:
         return ""
     if state.met >= params.evaluations:
         return "goal"
-    if state.met and share >= ends[state.index]:
+    has_goal = state.index < len(params.attention_goals)
+    if share >= ends[state.index] and (state.met or not has_goal):
         return "share"
     return "latest" if share >= latest_end(state.index, params) else ""

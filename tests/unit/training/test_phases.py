@@ -50,14 +50,14 @@ def test_boundaries_are_those_of_500_2000_3000_and_3500_epochs():
 
 def test_a_goal_met_at_once_is_left_after_three_evaluations_each():
     assert entered(go_on(attention=lambda step: 0.95)) == {
-        0: (0, "start"), 1: (30, "goal"), 2: (60, "goal"), 3: (90, "goal"),
+        0: (0, "start"), 1: (30, "goal"), 2: (60, "goal"), 3: (600, "share"),
     }  # fmt: skip
 
 
 def test_a_goal_that_is_never_met_takes_half_as_long_again():
     # Phase 1 may take 1.5 of 100 steps; phase 2, from 100 by share, 1.5 of 300.
     assert entered(go_on()) == {0: (0, "start"), 1: (150, "latest"), 2: (550, "latest"),
-                                3: (700, "latest")}  # fmt: skip
+                                3: (600, "share")}  # fmt: skip
 
 
 def test_a_goal_met_by_the_last_evaluation_is_left_at_its_share():
@@ -88,7 +88,7 @@ RUNS = st.integers(1, 400).flatmap(
             PhaseParams,
             count=st.sampled_from([0, 3, 4]),
             evaluations=st.integers(1, 5),
-            attention_goals=st.tuples(*[st.floats(0.0, 1.0)] * 3),
+            attention_goals=st.tuples(*[st.floats(0.0, 1.0)] * 2),
         ),
     )
 )
@@ -130,7 +130,7 @@ def test_a_late_phase_takes_at_most_half_of_its_share_more(index, count):
 
 def test_what_phases_make_of_the_learning_rate():
     states = go_on(attention=lambda step: 0.95)
-    assert [learning_rate_factor(states[at], FOUR) for at in (0, 35, 65, 95)] == [1, 0.8, 0.5, 0.3]
+    assert [learning_rate_factor(states[at], FOUR) for at in (0, 35, 65, 650)] == [1, 0.8, 0.5, 0.3]
     assert learning_rate_factor(states[-1], PhaseParams(count=0)) == 1.0
 
 
@@ -142,6 +142,17 @@ def test_guided_attention_is_not_weakened_before_attention_holds_by_itself():
     assert states[149].index == 1
     assert factors[238] == 1.0
     assert factors[239] == 0.3
+    assert factors[-1] == 0.05
+
+
+def test_guided_attention_is_doubled_once_while_a_phase_ended_without_its_goal():
+    # Phase 1 ends at step 150 of 700 without it; attention holds from step 400 on.
+    states = go_on(attention=lambda step: 0.1 if step < 400 else 0.9)
+    factors = [guided_factor(state, FOUR) for state in states]
+    late = next(step for step, state in enumerate(states) if state.reason == "latest")
+    assert factors[late - 1] == 1.0
+    assert set(factors[late:398]) == {2.0}
+    assert 2.0 not in factors[400:]
     assert factors[-1] == 0.05
 
 
