@@ -107,6 +107,11 @@ def main() -> int:
     aligned = sum(item.aligned for item in judged)
     print(f"trained for {seconds / 60:.1f} minutes, preset {asked.preset}")
     print(f"aligned, free-running: {aligned} of {len(judged)} unseen sentences")
+    held_out = judged[-len(dataset.rows("test")) :]
+    print(
+        f"  of the test split, on which no checkpoint was chosen: "
+        f"{sum(item.aligned for item in held_out)} of {len(held_out)}"
+    )
     print(
         f"silence after speech, frames: {usual:.0f} in training clips; stops within "
         f"±{tolerance} of that: {sum(right)} of {len(right)} ({np.mean(right):.1%}); "

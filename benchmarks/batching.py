@@ -54,6 +54,7 @@ SYMBOLS_PER_SECOND = 14.0
 SYMBOLS = 60
 SEED = 4
 FULL_SIZE_DOUBLING = 1.67
+DOUBLING_TOLERANCE = 0.15
 MOST_PADDING = 0.025
 NETWORK = {
     "symbol_embedding": 128, "encoder_embedding_dim": 128, "encoder_convolutions": 1,
@@ -286,6 +287,8 @@ def main() -> int:
         f"(full size: {FULL_SIZE_DOUBLING})"
     )
     held, figures = [], dict[str, Any]()
+    as_full = abs(twice / FULL_SIZE_DOUBLING - 1) <= DOUBLING_TOLERANCE
+    held.append(judge(as_full, f"the reduced network costs by frames as the full one: {twice:.2f}"))
     for corpus in corpora():
         made = plans(corpus.lengths)
         counts = {name: count(corpus.lengths, plan) for name, plan in made.items()}

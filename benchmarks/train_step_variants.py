@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -157,15 +157,10 @@ class Difference:
 
 
 def difference(size: Size) -> Difference:
-    """Compare one forward and backward pass of a new network.
-
-    The loss is of squared errors alone: the gradient of an absolute error jumps where it is 0, and
-    one such jump in half a million values is as large as the difference looked for.
-    """
-    smooth = replace(OBJECTIVE, mel="mse")
+    """Compare one forward and backward pass of a new network, with the loss that is trained."""
     ours, reference = Trial(OURS), Trial(REFERENCE)
     batch = Batch.of(size, ours.model)
-    mine_made, theirs_made = ours.backward(batch, smooth), reference.backward(batch, smooth)
+    mine_made, theirs_made = ours.backward(batch, OBJECTIVE), reference.backward(batch, OBJECTIVE)
     pairs = zip(_outputs(mine_made), _outputs(theirs_made), strict=True)
     output = max(float((mine - theirs).abs().max()) for mine, theirs in pairs)
     errors = {}

@@ -1,11 +1,13 @@
 """The parameters of the training run."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from kamerton.config.section import Dropout, Section, Share
 
+_Positive = Annotated[float, Field(gt=0.0)]
+_AtLeast0 = Annotated[float, Field(ge=0.0)]
 Preset = Literal["plain", "quality"]
 
 
@@ -141,13 +143,13 @@ class PhaseParams(Section):
     evaluations: int = Field(
         3, ge=1, description="evaluations in a row that must meet a phase's goal to leave it early"
     )
-    learning_rate_factors: tuple[float, float, float, float] = Field(
+    learning_rate_factors: tuple[_Positive, _Positive, _Positive, _Positive] = Field(
         (1.0, 0.8, 0.5, 0.3), description="what each phase makes of the schedule's learning rate"
     )
-    guided_attention_factors: tuple[float, float, float, float] = Field(
+    guided_attention_factors: tuple[_AtLeast0, _AtLeast0, _AtLeast0, _AtLeast0] = Field(
         (1.0, 0.3, 0.1, 0.05), description="what each phase makes of guided_attention_weight"
     )
-    attention_goals: tuple[float, float] = Field(
+    attention_goals: tuple[Share, Share] = Field(
         (0.5, 0.8),
         description="free-running diagonality at which the first two phases may be left early; "
         "how attention looks does not say that quality is reached",
@@ -191,6 +193,12 @@ class RecoveryParams(Section):
     )
     collapse_after: Share = Field(0.5, description="see collapse_below")
     min_learning_rate: float = Field(1e-7, gt=0.0, description="no intervention goes below it")
+
+    @model_validator(mode="after")
+    def _collapse(self) -> Self:
+        if self.collapse_below >= self.collapse_after:
+            raise ValueError("collapse_below must be less than collapse_after")
+        return self
 
 
 class MonitoringParams(Section):
@@ -302,7 +310,7 @@ class TrainParams(Section):
         "auto", description="auto: a GPU where there is one"
     )
     threads: int = Field(0, ge=0, le=256, description="processor threads; 0: all cores")
-    seed: int = Field(1234, ge=0, description="another seed makes another run")
+    seed: int = Field(1234, ge=0, lt=2**63, description="another seed makes another run")
 
     def resolved(self) -> "TrainParams":
         """The same with the preset's values where keys are null."""

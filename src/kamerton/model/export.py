@@ -62,7 +62,13 @@ def load_model(folder: Path) -> tuple[Tacotron2, VoiceDescription]:
     weights = folder / WEIGHTS_FILE
     if not weights.is_file():
         raise InputMissingError(weights, produced_by="train")
-    model = Tacotron2(description.architecture)
+    try:
+        with torch.device("meta"):  # sizes that are no network must not take memory first
+            Tacotron2(description.architecture)
+        model = Tacotron2(description.architecture)
+    except (RuntimeError, TypeError, ValueError, ArithmeticError) as error:
+        problem = f"describes no network ({str(error).splitlines()[0]})"
+        raise InputCorruptError(folder / DESCRIPTION_FILE, problem=problem, hint=REMAKE) from error
     try:
         model.load_state_dict(load_file(weights))
     except (SafetensorError, RuntimeError, OSError) as error:

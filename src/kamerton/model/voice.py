@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from kamerton.audio.griffin_lim import griffin_lim
 from kamerton.core.errors import UsageError
 from kamerton.model.description import VoiceDescription, read_description
-from kamerton.model.onnx import INT8_STEP
+from kamerton.model.onnx import INT8_STEP, STEP
 from kamerton.model.spoken import AcousticModel
 from kamerton.text.normalise import normalise_for
 from kamerton.text.phonemes import pronounce
@@ -81,7 +81,7 @@ class Voice:
         """
         description = read_description(folder)
         if engine == "auto":
-            engine = "onnx-int8" if (folder / INT8_STEP).is_file() else "torch"
+            engine = _own_engine(folder)
         if engine == "torch":
             from kamerton.model.export import TorchModel, load_model
 
@@ -157,7 +157,7 @@ class Voice:
         symbols = np.zeros((len(ids), lengths.max()), dtype=np.int64)
         for row, numbers in enumerate(ids):
             symbols[row, : len(numbers)] = numbers
-        several = self.description.architecture.speakers > 1
+        several = self.description.architecture.chooses_speaker
         spoken = self._model.speak(
             symbols,
             lengths,
@@ -182,6 +182,13 @@ class Voice:
         margin = MARGIN_SECONDS * audio.sample_rate_hz / audio.hop_samples
         slowest = self.description.frames_per_symbol * symbols
         return int(np.ceil(RUNAWAY_FACTOR * slowest + margin))
+
+
+def _own_engine(folder: Path) -> Engine:
+    """What the files in the folder were made for."""
+    if (folder / INT8_STEP).is_file():
+        return "onnx-int8"
+    return "onnx" if (folder / STEP).is_file() else "torch"
 
 
 def _seed_of(text: str, seed: int) -> int:

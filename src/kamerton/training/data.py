@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from kamerton.text.symbols import SymbolTable, UnknownSymbolError
 from kamerton.training.distributed import World
 
 _LOG = logging.getLogger(__name__)
+GPU_MULTIPLE_FRAMES = 8
+SLOWEST_QUANTILE = 0.99  # a clip whose text is wrong must not make every runaway long
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,8 @@ class TrainingData:
         self._texts = _encoded(dataset, self.symbols)
         self._mels = MelCache.build(cache, dataset, params.audio, on_progress=on_progress)
         self._multiple = train.model.reduction_factor
+        if device.type == "cuda":  # whole tiles for the tensor cores
+            self._multiple = math.lcm(self._multiple, GPU_MULTIPLE_FRAMES)
         kind = train.batching
         if kind == "auto":
             kind = "utterances" if device.type == "cuda" else "frames"
@@ -170,8 +175,9 @@ class TrainingData:
         return torch.from_numpy(mean), torch.from_numpy(deviation)
 
     def frames_per_symbol(self) -> float:
-        """The slowest reading in the training split, counting the end of the text as a symbol."""
-        return max(self._mels.frames(row.id) / (len(row.model_text) + 1) for row in self._rows)
+        """The slowest usual reading of the training split, the end of the text being a symbol."""
+        paces = [self._mels.frames(row.id) / (len(row.model_text) + 1) for row in self._rows]
+        return float(np.quantile(paces, SLOWEST_QUANTILE))
 
 
 def _splits(dataset: Dataset) -> tuple[list[Row], list[Row]]:

@@ -57,7 +57,7 @@ def _description(
         symbols=session.data.symbols.symbols,
         language=str(card["language"]),
         speaker=str(card["speaker"]),
-        speakers=session.data.speakers if len(session.data.speakers) > 1 else (),
+        speakers=session.data.speakers if network.architecture.chooses_speaker else (),
         gate_threshold=params.train.gate_threshold,
         frames_per_symbol=session.data.frames_per_symbol(),
         training={

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,10 +13,16 @@ import pytest
 import torch
 
 from kamerton.config.schema import AudioParams, TextParams
-from kamerton.core.errors import InputCorruptError, InputMissingError, PipelineError
+from kamerton.core.errors import (
+    InputCorruptError,
+    InputMissingError,
+    PipelineError,
+    UsageError,
+)
+from kamerton.core.files import write_json
 from kamerton.model.description import VoiceDescription
 from kamerton.model.export import export_voice
-from kamerton.model.onnx import INT8_STEP, STEP
+from kamerton.model.onnx import FACTS, INT8_STEP, STEP
 from kamerton.model.onnx.export import compare, export_onnx, write_graphs
 from kamerton.model.onnx.runtime import OnnxModel
 from kamerton.model.prenet_noise import prenet_masks
@@ -52,6 +59,7 @@ def small(**changed: object) -> Tacotron2:
         {"recurrent_noise": "zoneout", "attention_dropout": 0.2, "decoder_dropout": 0.3},
         {"recurrent_noise": "variational", "variational": "learned"},
         {"speakers": 3, "speaker_embedding_dim": 4},
+        {"speakers": 2, "speaker_embedding_dim": 0},
         {"double_decoder_reduction": 4},
     ],
     ids=lambda changed: "-".join(map(str, changed.values())),
@@ -140,8 +148,9 @@ def test_an_exported_voice_reads_as_the_trained_one_and_needs_no_torch(tmp_path:
     subprocess.run([sys.executable, "-c", program], check=True)
     np.testing.assert_allclose(np.load(tmp_path / "mel.npy"), truth.mel, atol=1e-4)
     (heard,) = Voice.load(exported).read(["bad cafe"])  # its own engine is the 8-bit one
-    assert heard.mel.shape == truth.mel.shape or heard.stopped != truth.stopped
-    assert not np.array_equal(heard.mel, truth.mel)
+    common = min(heard.mel.shape[1], truth.mel.shape[1])
+    differences = np.abs(heard.mel[:, :common] - truth.mel[:, :common])
+    assert 0 < differences.mean() < 0.1
     with pytest.raises(InputMissingError, match="best_model"):
         Voice.load(exported, engine="torch")
 
@@ -160,3 +169,55 @@ def test_graphs_that_differ_are_not_published(
     with pytest.raises(PipelineError, match="differ from PyTorch"):
         export_onnx(trained, tmp_path / "onnx")
     assert not (tmp_path / "onnx").exists()
+
+
+def test_the_eight_bit_step_is_left_out_where_it_says_something_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    trained = voice_folder(tmp_path / "voice", small(symbols=9, mels=16))
+    monkeypatch.setattr("kamerton.model.onnx.export.MOST_INT8_DIFFERENCE", 1e-9)
+    export_onnx(trained, tmp_path / "onnx")
+    assert "8-bit step is left out" in caplog.text
+    assert not (tmp_path / "onnx" / INT8_STEP).exists()
+    Voice.load(tmp_path / "onnx").read(["bad cafe"])  # by the other one
+
+
+def test_a_voice_is_not_exported_onto_itself(tmp_path: Path) -> None:
+    trained = voice_folder(tmp_path / "voice", small(symbols=9, mels=16))
+    before = {path.name: path.read_bytes() for path in trained.iterdir()}
+    for output in (trained, tmp_path):
+        with pytest.raises(UsageError):
+            export_onnx(trained, output, force=True)
+    assert {path.name: path.read_bytes() for path in trained.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"format_version": 99}, {"states": None}, {"encoded": 3}, {"reduction_factor": 0},
+     {"prenet_dropout": 1.0}, {"mels": "six"}, {"stranger": 1}],
+    ids=str,
+)  # fmt: skip
+def test_facts_that_are_none_are_named(tmp_path: Path, change: dict[str, object]) -> None:
+    write_graphs(small(), tmp_path)
+    write_json(tmp_path / FACTS, json.loads((tmp_path / FACTS).read_text()) | change)
+    with pytest.raises(InputCorruptError, match=r"onnx\.json"):
+        OnnxModel(tmp_path)
+
+
+def test_a_gate_that_opens_after_the_cut_does_not_count_as_an_end(tmp_path: Path) -> None:
+    model = small(reduction_factor=3)
+    with torch.no_grad():
+        model.decoder.gate.weight.zero_()
+        model.decoder.gate.bias.copy_(
+            torch.tensor([-9.0, -9.0, 9.0])
+        )  # the third frame is the last
+    write_graphs(model, tmp_path)
+    symbols, lengths = np.array([[3, 4, 1]]), np.array([3])
+    for limit in (1, 2, 3):
+        frames = np.array([limit])
+        ours = model.speak(
+            torch.from_numpy(symbols), torch.from_numpy(lengths),
+            max_frames=torch.from_numpy(frames), seeds=[0],
+        )  # fmt: skip
+        theirs = OnnxModel(tmp_path).speak(symbols, lengths, max_frames=frames, seeds=[0])
+        assert bool(ours.stopped[0]) is bool(theirs.stopped[0]) is (limit == 3)

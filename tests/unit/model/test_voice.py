@@ -160,6 +160,21 @@ def test_damaged_files(folder: Path) -> None:
         Voice.load(folder)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"location_kernel": 4}, {"attention": "none"}, {"prenet_dim": -3}, {"mels": 0},
+     {"decoder_rnn_dim": "large"}],
+    ids=str,
+)  # fmt: skip
+def test_a_description_of_no_network(folder: Path, change: dict[str, Any]) -> None:
+    path = folder / "model.json"
+    values = json.loads(path.read_text())
+    values["architecture"] |= change
+    path.write_text(json.dumps(values))
+    with pytest.raises(InputCorruptError):
+        load_model(folder)
+
+
 def test_no_voice_at_all(tmp_path: Path) -> None:
     with pytest.raises(InputMissingError, match="'train' stage"):
         Voice.load(tmp_path / "absent")

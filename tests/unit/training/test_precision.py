@@ -30,14 +30,22 @@ def test_auto_on_a_cpu_needs_its_instructions_and_a_large_network(
     assert not needs_scaler(train, CPU)
 
 
-@pytest.mark.parametrize(("capability", "format"), [((9, 0), torch.bfloat16), ((7, 5), None)])
-def test_auto_on_a_gpu_is_by_its_generation(
-    capability: tuple[int, int], format: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("capability", "rounds"), [((9, 0), True), ((7, 5), False)])
+def test_auto_on_a_gpu_is_tf32_where_there_is_any(
+    capability: tuple[int, int], rounds: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a_gpu(monkeypatch, *capability)
     train = TrainParams()
-    assert autocast_dtype(train, GPU, DEMO) == format
-    assert sets_tf32(train, GPU) == (format is not None)
+    assert autocast_dtype(train, GPU, PAPER) is None
+    assert sets_tf32(train, GPU) == rounds
+
+
+def test_bfloat16_without_instructions_for_it_is_told_to_be_slow(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: False)
+    assert autocast_dtype(TrainParams(precision="bf16"), CPU, PAPER) == torch.bfloat16
+    assert "single precision is faster" in caplog.text
 
 
 def test_a_format_that_was_asked_for_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,3 +7,4 @@ STEP: Final = "step.onnx"
 INT8_STEP: Final = "step.int8.onnx"
 POSTNET: Final = "postnet.onnx"
 FACTS: Final = "onnx.json"
+FORMAT_VERSION: Final = 1

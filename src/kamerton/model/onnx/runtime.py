@@ -6,6 +6,7 @@ Shapes use: B batch, N symbols, T decoder steps, F frames, C mel channels, r red
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,12 +15,43 @@ from numpy.typing import NDArray
 
 from kamerton.core.errors import InputCorruptError, InputMissingError, ToolMissingError
 from kamerton.core.files import read_json
-from kamerton.model.onnx import ENCODER, FACTS, INT8_STEP, POSTNET, STEP
+from kamerton.model.onnx import ENCODER, FACTS, FORMAT_VERSION, INT8_STEP, POSTNET, STEP
 from kamerton.model.prenet_noise import prenet_masks
 from kamerton.model.spoken import SpokenArrays
 
 Precision = Literal["fp32", "int8"]
 _REMAKE = "export it again: `kamerton export --format onnx`"
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What the graphs do not say of themselves; names of outputs, since some are renamed."""
+
+    reduction_factor: int
+    mels: int
+    prenet_layers: int
+    prenet_channels: int
+    prenet_dropout: float
+    encoded: list[str]
+    states: list[str]
+
+    @classmethod
+    def read(cls, path: Path) -> _Facts:
+        record = read_json(path, produced_by="export")
+        try:
+            if record.pop("format_version") != FORMAT_VERSION:
+                raise ValueError(f"is not of format {FORMAT_VERSION}")
+            facts = cls(**record)
+            sizes = (facts.reduction_factor, facts.mels, facts.prenet_layers, facts.prenet_channels)
+            if not all(isinstance(size, int) and size > 0 for size in sizes):
+                raise ValueError("has sizes that are none")
+            if not all(isinstance(name, str) for name in (*facts.encoded, *facts.states)):
+                raise ValueError("has names that are none")
+            if not 0.0 <= facts.prenet_dropout < 1.0:
+                raise ValueError("has a dropout that is none")
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputCorruptError(path, problem=str(error), hint=_REMAKE) from error
+        return facts
 
 
 class OnnxModel:
@@ -36,7 +68,7 @@ class OnnxModel:
             import onnxruntime
         except ImportError as error:
             raise ToolMissingError("onnxruntime", extra="onnx") from error
-        self.facts: Mapping[str, Any] = read_json(folder / FACTS, produced_by="export")
+        self.facts = _Facts.read(folder / FACTS)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
@@ -55,9 +87,7 @@ class OnnxModel:
 
         self._encoder, self._postnet = load(ENCODER), load(POSTNET)
         self._step = load(INT8_STEP if precision == "int8" else STEP)
-        self._encoded: list[str] = self.facts["encoded"]
         self._inputs = {item.name for item in self._step.get_inputs()}
-        self._states: list[str] = self.facts["states"]
 
     def speak(
         self,
@@ -70,22 +100,28 @@ class OnnxModel:
         speakers: NDArray[np.int64] | None = None,
     ) -> SpokenArrays:
         """Speak a batch of texts, free-running; arguments as of ``Tacotron2.speak``."""
-        r = int(self.facts["reduction_factor"])
+        r = self.facts.reduction_factor
         max_steps = -(-max_frames // r)
         given = {"symbols": symbols, "symbol_lengths": symbol_lengths}
         if speakers is not None:
             given["speakers"] = speakers
-        prenet = self.facts["prenet"]
-        drawn = [prenet_masks(seed, int(max_steps.max()), **prenet) for seed in seeds]
+        drawn = [
+            prenet_masks(
+                seed, int(max_steps.max()), layers=self.facts.prenet_layers,
+                channels=self.facts.prenet_channels, dropout=self.facts.prenet_dropout,
+            )
+            for seed in seeds
+        ]  # fmt: skip
         masks = np.stack(drawn, axis=1).astype(np.float32)  # (T, B, layers, channels)
         decoded = self.decode(self.encode(given), masks, max_steps, gate_threshold)
+        stopped = decoded.stopped & (decoded.lengths <= max_frames)
         lengths = np.minimum(decoded.lengths, max_frames)
         frames = self._postnet.run(None, {"frames": decoded.frames, "lengths": lengths})[0]
-        return SpokenArrays(frames, lengths, decoded.attention, decoded.stopped)
+        return SpokenArrays(frames, lengths, decoded.attention, stopped)
 
     def encode(self, given: Mapping[str, NDArray[np.int64]]) -> dict[str, NDArray[np.float32]]:
         """Keys and first state of the decoder, by name, of symbols and their lengths."""
-        return dict(zip(self._encoded, self._encoder.run(None, dict(given)), strict=True))
+        return dict(zip(self.facts.encoded, self._encoder.run(None, dict(given)), strict=True))
 
     def decode(
         self,
@@ -103,8 +139,8 @@ class OnnxModel:
             gate_threshold: Probability at which a frame counts as the last.
         """
         r, mels, batch = (
-            int(self.facts["reduction_factor"]),
-            int(self.facts["mels"]),
+            self.facts.reduction_factor,
+            self.facts.mels,
             masks.shape[1],
         )
         fed = {name: value for name, value in encoded.items() if name in self._inputs}
@@ -116,7 +152,7 @@ class OnnxModel:
             made, gate, weights, *states = self._step.run(None, fed)
             frames.append(made)
             attention.append(weights)
-            fed.update(zip(self._states, states, strict=True))
+            fed.update(zip(self.facts.states, states, strict=True))
             fed["given"] = made[:, -mels:]
             opened = gate > gate_threshold  # (B, r)
             now = opened.any(axis=1) & ~ended & (step < max_steps)

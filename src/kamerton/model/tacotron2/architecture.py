@@ -42,6 +42,11 @@ class Architecture:
     variational: str = "gal"
     spectral_dropout: float = 0.0
 
+    @property
+    def chooses_speaker(self) -> bool:
+        """Whether who speaks makes a difference."""
+        return self.speakers > 1 and self.speaker_embedding_dim > 0
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as ``model.json`` stores them."""
         return asdict(self)

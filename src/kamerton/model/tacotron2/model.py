@@ -256,6 +256,7 @@ class Tacotron2(nn.Module):
         decoded, lengths, stopped = self.decoder.generate(
             memory, valid, masks, max_steps, gate_threshold
         )
+        stopped = stopped & (lengths <= max_frames)  # a gate that opened after the cut is none
         lengths = torch.minimum(lengths, max_frames)
         real = valid_positions(lengths, decoded.frames.shape[1])
         # What it went on saying while others had not ended is nobody's business.

@@ -32,12 +32,19 @@ _AVAILABLE: bool = torch.backends.mkldnn.is_available() and all(  # type: ignore
 _ROWS_AT_ONCE = 1024  # of a sum over frames; bounds the copies made of them
 
 
+def cpu_has_bf16() -> bool:
+    """Whether this processor multiplies bfloat16 in hardware, and oneDNN may use that."""
+    in_hardware = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    # False where ONEDNN_MAX_CPU_ISA keeps oneDNN from the instructions that there are.
+    return bool(in_hardware and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def _by_onednn(x: Tensor) -> bool:
     """Whether oneDNN makes the products of this tensor."""
     if not _AVAILABLE or x.device.type != "cpu" or not torch.backends.mkldnn.enabled:
         return False
     if x.dtype == torch.bfloat16:
-        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+        return cpu_has_bf16()
     return x.dtype == torch.float32
 
 
