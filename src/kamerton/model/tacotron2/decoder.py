@@ -71,6 +71,9 @@ class Decoded:
         return Decoded(self.frames.float(), self.gate_logits.float(), self.attention.float())
 
 
+BY_HAND_UNITS = 512
+
+
 @dataclass(frozen=True, slots=True)
 class DecoderState:
     """What goes from one free-running step to the next: of both LSTMs and of the attention."""
@@ -145,7 +148,9 @@ class Decoder(nn.Module):
     def _speech(self, heard: Tensor, noise: StateNoise) -> Tensor:
         """The decoder LSTM over a whole sequence (T, B, ·): (T, B, H)."""
         lstm = self.lstm
-        if noise.silent and heard.device.type != "cpu":  # a GPU has one kernel for all steps
+        # A GPU has one kernel for all steps, and on a CPU a small LSTM is faster in one call.
+        small = lstm.hidden_size < BY_HAND_UNITS
+        if noise.silent and (small or heard.device.type != "cpu"):
             outputs: Tensor = lstm(heard)[0]
             return outputs
         enter, recur, *biases = lstm.all_weights[0]
