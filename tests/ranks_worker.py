@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from kamerton.config.schema import Params
-from kamerton.core.errors import PipelineError
+from kamerton.core.errors import PipelineError, StoppedError
 from kamerton.model.tacotron2.model import Tacotron2
 from kamerton.training import distributed
 from kamerton.training.architecture import architecture_of
@@ -87,6 +87,7 @@ def agree(world: World, folder: Path) -> Any:
     except PipelineError as error:
         outcome["unequal"] = error.message
     world.require_equal("the code", "the same")
+    outcome["left"] = [left_first(world, by=rank) for rank in (*range(world.size), None)]
     for kind, given in (("plain", params()), ("quality", params(preset="quality"))):
         for accumulation in (1, 2):
             group = batches(given, 6 * accumulation)
@@ -95,6 +96,17 @@ def agree(world: World, folder: Path) -> Any:
             outcome[f"{kind}-{accumulation}"] = steps(trained, mine, accumulation)
     outcome["non-finite"] = non_finite(world)
     return outcome
+
+
+def left_first(world: World, *, by: int | None) -> str:
+    """What becomes of work that the main process does first, and one process leaves on request."""
+    try:
+        with world.main_first():
+            if world.rank == by:
+                raise StoppedError("left early")
+    except StoppedError as error:
+        return error.message
+    return "done"
 
 
 def non_finite(world: World) -> dict[str, Any]:

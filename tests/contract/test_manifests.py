@@ -233,6 +233,10 @@ def test_both_kinds_of_training_jobs_are_the_same_training() -> None:
         assert patched[key] == pod[key]
     for key in ("securityContext", "volumeMounts"):
         assert patched["containers"][0][key] == container[key]
+    # Every process has its share of the CPUs, and says so: it would count those of the node.
+    (threads,) = [a for a in trainer["args"] if a.startswith("--set=train.threads=")]
+    cpus = int(trainer["resourcesPerNode"]["limits"]["cpu"])
+    assert int(threads.rpartition("=")[2]) * trainer["numProcPerNode"] == cpus
     # torchrun has time to have everything saved before the pod is killed.
     (seconds,) = [e["value"] for e in trainer["env"] if e["name"].endswith("SHUTDOWN_TIMEOUT")]
     assert int(seconds) < patched["terminationGracePeriodSeconds"]

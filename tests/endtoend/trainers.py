@@ -25,7 +25,8 @@ _CONTEXT.set_forkserver_preload(
 PLAIN: dict[str, Any] = {}
 QUALITY: dict[str, Any] = {
     "preset": "quality",
-    "phases": {"evaluations": 1, "attention_goals": (0.05, 0.1, 0.2)},
+    "phases": {"evaluations": 1, "attention_goals": (0.05, 0.1)},
+    "eval_interval_steps": 35,  # where states are saved too, before and after
     "accumulation": 2,
 }
 

@@ -90,7 +90,13 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
         Path("runs"),
     ),
     "resume": (
-        Annotated[bool, typer.Option("--resume", help="Continue the newest unfinished run.")],
+        Annotated[
+            bool,
+            typer.Option(
+                "--resume",
+                help="Continue the newest unfinished run; hot parameters may be others.",
+            ),
+        ],
         False,
     ),
     "warm_start": (

@@ -184,7 +184,9 @@ class RecoveryParams(Section):
         5.0, gt=1.0, description="times the usual norm from which it is one, three steps in a row"
     )
     plateau_share: Share = Field(
-        0.125, description="share of the budget without a better evaluation that is a plateau"
+        0.125,
+        description="share of the budget without a better evaluation that is a plateau, at most "
+        "half of patience_share",
     )
     collapse_below: Share = Field(
         0.3,

@@ -43,13 +43,17 @@ class PlainProgress:
         self._now = now
         self._shown = now()
         self._first: tuple[float, float] | None = None  # time and share of the first report
+        self._before = (0.0, 0.0)  # the last report's done and total
 
     def __call__(self, done: float, total: float, note: str = "") -> None:
         """Print when the last line is old enough."""
         now = self._now()
         share = done / total if total else 0.0
         # What is left is told from the first report on: work that goes on where it was interrupted
-        # did not do what was there before.
+        # did not do what was there before. Another total, or less done, is work of another kind.
+        if total != self._before[1] or done < self._before[0]:
+            self._first = None
+        self._before = (done, total)
         began, before = self._first = self._first or (now, share)
         if now - self._shown < self._interval_seconds:
             return

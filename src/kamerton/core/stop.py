@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 from kamerton.core.errors import StoppedError
 from kamerton.core.progress import Progress
 
+# A launcher and the system above it may both pass one wish on.
+REPEAT_SECONDS = 2.0
+
 
 class StopRequest:
     """While entered, the first SIGINT or SIGTERM only sets ``requested``.
 
-    A second signal acts as it would have without this class, for whoever cannot wait. Outside the
-    main thread, where Python takes no signals, it does nothing.
+    Another within ``REPEAT_SECONDS`` is taken for the same wish. A later one acts as it would have
+    without this class, for whoever cannot wait. Outside the main thread, where Python takes no
+    signals, it does nothing.
     """
 
     def __init__(self) -> None:
         self.requested = False
+        self._asked: float | None = None
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -49,9 +55,14 @@ class StopRequest:
     ) -> None:
         self._restore()
 
-    def _note(self, _number: int, _frame: FrameType | None) -> None:
+    def _note(self, number: int, _frame: FrameType | None) -> None:
         self.requested = True
-        self._restore()
+        now = time.monotonic()
+        if self._asked is None:
+            self._asked = now
+        elif now - self._asked >= REPEAT_SECONDS:
+            self._restore()
+            signal.raise_signal(number)
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

@@ -42,6 +42,7 @@ class TrainReport:
         skipped_steps: Steps that were not applied because they were not finite.
         reused: Whether the run had been finished before.
         values: Evaluation of the exported weights, under the names of ``tracking.names``.
+        gave_up: What no recovery was left for, so that the run ended with its best model; or "".
     """
 
     run: Path
@@ -51,6 +52,7 @@ class TrainReport:
     skipped_steps: int
     reused: bool
     values: Mapping[str, float]
+    gave_up: str = ""
 
     @property
     def partial(self) -> bool:
@@ -63,12 +65,14 @@ class TrainReport:
             "steps": float(self.steps),
             "best_step": float(self.best_step),
             "skipped_steps": float(self.skipped_steps),
+            "gave_up": float(bool(self.gave_up)),
             **self.values,
         }
 
     def summary(self) -> list[tuple[str, str]]:
         """A few lines for a person."""
-        early = "" if self.steps == self.total_steps else f" of {self.total_steps}, out of patience"
+        why = f"given up after {self.gave_up}" if self.gave_up else "out of patience"
+        early = "" if self.steps == self.total_steps else f" of {self.total_steps}, {why}"
         values = self.values
         return [
             ("run", f"{self.run}{' (was finished; exported again)' if self.reused else ''}"),
@@ -101,8 +105,8 @@ def train(
 ) -> TrainReport:
     """Train the acoustic model and export its best checkpoint to ``model``.
 
-    An unfinished run of equal parameters, data and code is continued from its last checkpoint, and
-    a finished one is exported again, unless ``force`` asks for a new run.
+    An unfinished run of equal parameters and data is continued from its last checkpoint, and one
+    that was finished by the same code is exported again, unless ``force`` asks for a new run.
 
     Args:
         dataset: Folder written by the dataset stage.
@@ -112,7 +116,8 @@ def train(
         report: HTML page to write.
         params: Parameters.
         runs: Folder of resumable work: run directories and the cache of mel spectrograms.
-        resume: Fail if there is no unfinished run to continue, rather than begin a new one.
+        resume: Fail if there is no unfinished run to continue, rather than begin a new one; and
+            let the newest go on with other values of what may change in the middle of a run.
         trial: A short run of a search: ``best_params`` is not read, nothing is exported, and the
             best evaluation is printed as ``name=value`` lines.
         warm_start: A checkpoint, run directory or exported voice whose weights a new run begins
@@ -166,9 +171,16 @@ def train(
                 values = publish(
                     session, run, state, model=model, report=report, force=force
                 ).values
+    gave_up = state.recovery.gave_up
+    if gave_up:
+        _LOG.warning(
+            "the run ended at step %d of %d: no recovery was left after %s; its best model is used",
+            state.step, session.total_steps, gave_up,
+        )  # fmt: skip
     return TrainReport(
-        run.path, state.step, session.total_steps, state.best_step, state.skipped, reused, values
-    )
+        run.path, state.step, session.total_steps, state.best_step, state.skipped, reused, values,
+        gave_up,
+    )  # fmt: skip
 
 
 def with_best_params(params: Params, path: Path) -> Params:

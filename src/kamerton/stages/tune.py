@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from kamerton.core.errors import (
 from kamerton.core.files import file_lock, require_apart, require_new, sha256_json, write_text
 from kamerton.core.progress import Progress, silent
 from kamerton.core.stop import StopRequest
+from kamerton.core.workers import usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -160,7 +160,7 @@ def _fingerprint(params: Params, content_sha256: str, epochs: int) -> str:
         "code": code_digest((*TRAINING, "smart_tuner")),
         # What the trainer's own fingerprint holds beside these: another makes other runs.
         "torch": package_versions(("torch",)),
-        "threads": params.train.threads or len(os.sched_getaffinity(0)),
+        "threads": params.train.threads or usable_cores(),
     }
     return sha256_json(content)[:_FINGERPRINT_CHARS]
 

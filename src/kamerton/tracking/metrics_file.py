@@ -29,6 +29,7 @@ from kamerton.tracking.trouble import Trouble
 
 _log = logging.getLogger(__name__)
 
+EVALUATING: Final = "evaluating"  # a state was saved; what follows at this step is its evaluation
 _NOT_FINITE: Final = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 _PCM16_PEAK: Final = 32767
 _TAIL_BYTES: Final = 8 << 20
@@ -75,7 +76,7 @@ class Record:
         if self.values:
             raw["values"] = {name: _jsonable(value) for name, value in self.values.items()}
         if self.fields:
-            raw["fields"] = self.fields
+            raw["fields"] = json_safe(self.fields)
         if self.file:
             raw["file"] = self.file
         text = json.dumps(
@@ -93,6 +94,15 @@ def _jsonable(value: float) -> float | str:
     if math.isfinite(number):
         return number
     return "nan" if math.isnan(number) else ("inf" if number > 0 else "-inf")
+
+
+def json_safe(value: Any) -> Any:
+    """The same with strings for numbers that JSON has not, however deep they lie."""
+    if isinstance(value, Mapping):
+        return {str(name): json_safe(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_safe(item) for item in value]
+    return _jsonable(value) if isinstance(value, float) else value
 
 
 def last_events(path: Path, count: int) -> list[Record]:
@@ -172,13 +182,27 @@ class MetricsCursor:
             # No step to tell it by, so the whole line does.
             return record if self._advance(f"line/{zlib.crc32(record.line())}", 0) else None
         if record.kind != "metrics":
-            return record if self._advance(f"{record.kind}/{record.name}", record.step) else None
+            return record if self._advance_to(record, record.step) else None
         values = {
             name: value for name, value in record.values.items() if self._advance(name, record.step)
         }
         if not values:
             return None
         return Record("metrics", record.time, record.step, values=values)
+
+    def _advance_to(self, record: Record, step: int) -> bool:
+        """Note that something happened; several of one name at one step differ in what they say."""
+        series = f"{record.kind}/{record.name}"
+        said = json.dumps([record.fields, record.file], sort_keys=True, default=str)
+        one = f"{series}#{step}#{zlib.crc32(said.encode())}"
+        if self.seen.get(series, -1) > step or one in self.seen:
+            return False
+        if self._advance(series, step):  # what was said at earlier steps is behind
+            prefix = f"{series}#"
+            for known in [name for name in self.seen if name.startswith(prefix)]:
+                del self.seen[known]
+        self.seen[one] = step
+        return True
 
     def _advance(self, series: str, step: int) -> bool:
         if self.seen.get(series, -1) >= step:
@@ -195,18 +219,24 @@ class JsonlTracker:
     cannot be written is lost and counted.
     """
 
-    def __init__(self, run: Path, *, resume_step: int | None = None) -> None:
+    def __init__(
+        self, run: Path, *, resume_step: int | None = None, unevaluated: bool = False
+    ) -> None:
         """Open the record of the run at ``run``.
 
         Args:
             run: the run directory.
             resume_step: the step of the checkpoint that the run continues from. What was recorded
                 beyond it is dropped, because those steps will be made again.
+            unevaluated: whether that checkpoint was written before its step was evaluated. What
+                was recorded at that step after the event ``EVALUATING`` is dropped too.
         """
         self._run = run
         path = run / "metrics.jsonl"
         dropped = (
-            _drop_beyond(path, resume_step) if resume_step is not None else _drop_torn_line(path)
+            _drop_torn_line(path)
+            if resume_step is None
+            else _drop_beyond(path, resume_step, unevaluated=unevaluated)
         )
         self._waiting = bytearray()
         self._trouble = Trouble(str(path), "the lines wait in memory")
@@ -299,17 +329,22 @@ class JsonlTracker:
         os.close(self._file)
 
 
-def _drop_beyond(path: Path, step: int) -> int:
-    """Replace the file by its lines up to ``step``; returns how many lines went."""
+def _drop_beyond(path: Path, step: int, *, unevaluated: bool) -> int:
+    """Replace the file by its lines up to ``step``, or to its evaluation; returns how many went."""
     if not path.is_file():
         return 0
     lines = path.read_bytes().splitlines(keepends=True)
-    kept = []
+    kept, last = [], step
     for line in lines:
         record = Record.parse(line) if line.endswith(b"\n") else None
-        if record is None or (record.step is not None and record.step > step):
+        # How often a run was interrupted is no outcome of its evaluation.
+        if record is None or (
+            record.step is not None and record.step > (step if record.name == "resumed" else last)
+        ):
             continue
         kept.append(line)
+        if unevaluated and record.name == EVALUATING and record.step == step:
+            last = step - 1
     if len(kept) < len(lines):  # a run that was stopped, not killed, needs no room on the disk
         write_bytes(path, b"".join(kept))
     return len(lines) - len(kept)

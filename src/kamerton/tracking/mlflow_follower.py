@@ -20,6 +20,7 @@ from kamerton.core.files import read_json, write_json
 from kamerton.tracking.metrics_file import MetricsCursor, Record
 from kamerton.tracking.mlflow_client import connect, experiment_id, is_open_run
 from kamerton.tracking.protocol import EndState
+from kamerton.tracking.trouble import first_line
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _RECORD: Final = "mlflow.json"
+_DIRECTORY_TAG: Final = "kamerton.run_directory"  # which run directory an MLflow run records
 _INTERVAL_SECONDS: Final = 5.0
 _RETRY_SECONDS: Final = 15.0
 _PARENT_POLL_SECONDS: Final = 1.0
@@ -235,18 +237,24 @@ class MlflowFollower:
     def _usable(self) -> bool:
         """Whether the active run can be taken; what cannot is reported and not asked for again."""
         assert self._client is not None
+        owner = ""
         if is_open_run(self._client, self._active):
-            return True
+            tags = self._client.get_run(self._active).data.tags
+            owner = str(tags.get(_DIRECTORY_TAG, ""))
+            if owner in ("", self._run.name):
+                return True
         _log.warning(
-            "MLflow at %s has no run %s, which is named as the active one; a new one is made",
-            self._uri, self._active,
+            "%s is named as the active run, and %s; %s has an MLflow run of its own",
+            self._active,
+            f"it records {owner}" if owner else f"MLflow at {self._uri} has no such run",
+            self._run.name,
         )  # fmt: skip
         self._active = ""
         return False
 
     def _adopt(self, client: "MlflowClient") -> _Progress:
         """Take the active run, from the beginning of the file."""
-        for name, value in {**self._tags, "kamerton.run_directory": self._run.name}.items():
+        for name, value in {**self._tags, _DIRECTORY_TAG: self._run.name}.items():
             client.set_tag(self._active, name, value)
         progress = _Progress(self._uri, run_id=self._active, adopted=True)
         progress.save(self._run / _RECORD)
@@ -254,7 +262,7 @@ class MlflowFollower:
 
     def _open_run(self, client: "MlflowClient", progress: _Progress) -> bool:
         """Give ``progress`` an MLflow run; False while the parent's does not exist yet."""
-        tags = {**self._tags, "kamerton.run_directory": self._run.name}
+        tags = {**self._tags, _DIRECTORY_TAG: self._run.name}
         if self._parent is not None:
             parent_id = _Progress.load(self._parent / _RECORD, self._uri).run_id
             if not parent_id:
@@ -339,9 +347,7 @@ class MlflowFollower:
         except MlflowException as error:
             if error.error_code not in _REFUSED:
                 raise
-            _log.warning(
-                "MLflow refused part of %s: %s", self._run.name, str(error).splitlines()[0]
-            )
+            _log.warning("MLflow refused part of %s: %s", self._run.name, first_line(error))
 
     def _finish(self, state: EndState) -> None:
         for name in _KEPT_FILES:

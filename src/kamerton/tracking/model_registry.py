@@ -20,6 +20,7 @@ from urllib.request import url2pathname
 from kamerton.core.errors import InputMissingError, ParamsError, PipelineError, ToolMissingError
 from kamerton.core.files import file_lock
 from kamerton.tracking.mlflow_client import connect, experiment_id, sqlite_file
+from kamerton.tracking.trouble import first_line
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -257,8 +258,7 @@ def _explained(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise RegistryError(
-            f"MLflow at {uri} failed: {first_line}",
+            f"MLflow at {uri} failed: {first_line(error)}",
             hint="check tracking.mlflow_uri; the server must answer, a database must be writable",
         ) from error

@@ -52,7 +52,8 @@ RUNAWAY_SHARE: Final = "runaway_share"  # share that does not end by itself
 MEL_VARIANCE_RATIO: Final = "mel_variance_ratio"  # spoken to recorded: less than 1 is blurred
 SILENCE_SHARE: Final = "silence_share"  # of the frames spoken
 RECORDED_SILENCE_SHARE: Final = "recorded_silence_share"  # of the same sentences, to compare
-MCD_DB: Final = "mcd_dtw"  # free-running, where an evaluation measures it
+# Training logs no distortion: the tuner's objective takes it where a trial's record has it.
+MCD_DB: Final = "mcd_dtw"  # free-running
 
 # How the report and others sum up attention; each has a teacher-forced twin.
 ATTENTION: Final = (

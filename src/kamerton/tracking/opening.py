@@ -18,6 +18,7 @@ def open_trackers(
     tracking: TrackingParams,
     *,
     resume_step: int | None = None,
+    unevaluated: bool = False,
     services: bool = True,
     parent: Path | None = None,
     tags: Mapping[str, str] | None = None,
@@ -29,6 +30,7 @@ def open_trackers(
         tracking: that section of the parameters.
         resume_step: step of the checkpoint that the run continues from, None for a new run. Points
             beyond it are dropped wherever they were written.
+        unevaluated: whether that checkpoint was written before its step was evaluated.
         services: also MLflow and W&B. A trial of a study leaves them to its tuner.
         parent: run directory of the run that this one is a part of, for MLflow.
         tags: tags of the MLflow run.
@@ -39,7 +41,9 @@ def open_trackers(
     from kamerton.tracking.wandb_tracker import WandbTracker
 
     # metrics.jsonl is the record that everything else is made from: without it there is no run.
-    trackers: list[Tracker] = [JsonlTracker(run.path, resume_step=resume_step)]
+    trackers: list[Tracker] = [
+        JsonlTracker(run.path, resume_step=resume_step, unevaluated=unevaluated)
+    ]
     followers: list[Follower] = []
     wanted: list[Callable[[], Tracker]] = []
     if tracking.tensorboard:

@@ -160,6 +160,10 @@ class RunDirectory:
             updated=datetime.now(UTC).isoformat(timespec="seconds"),
             facts={**old.facts, **facts},
         )
+        self.replace_status(status)
+
+    def replace_status(self, status: RunStatus) -> None:
+        """Write all of status.json, whatever it holds."""
         write_json(self.path / _STATUS, status.as_json())
 
     @contextlib.contextmanager

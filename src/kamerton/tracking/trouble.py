@@ -27,10 +27,10 @@ class Trouble:
     def begins(self, error: Exception) -> None:
         """Something was not taken."""
         if not self.count:
-            words = (str(error) or type(error).__name__).splitlines()[0]
             _log.warning(
-                "%s failed (%s); the run goes on, and %s", self._place, words, self._remedy
-            )
+                "%s failed (%s); the run goes on, and %s",
+                self._place, first_line(error), self._remedy,
+            )  # fmt: skip
         self.count += 1
         self.active = True
 

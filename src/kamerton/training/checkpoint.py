@@ -196,7 +196,7 @@ class Checkpoints:
             path = self._step_path(pending.step)
             write_bytes(path, pending.data)
             link_file(path, self.last)  # the same bytes: written once
-            for _, old in self._steps()[: -self._keep]:
+            for _, old in self.steps()[: -self._keep]:
                 old.unlink()
         else:
             write_bytes(self.last, pending.data)
@@ -228,7 +228,7 @@ class Checkpoints:
             ParamsError: it is of another network, other mels or other symbols.
         """
         candidates = [self.last] if self.last.exists() else []
-        candidates += [path for _, path in reversed(self._steps())]
+        candidates += [path for _, path in reversed(self.steps())]
         problem: InputCorruptError | None = None
         for path in candidates:
             try:
@@ -283,12 +283,16 @@ class Checkpoints:
         """Make ``best.pt`` the one that ``state``, just restored, speaks of.
 
         A run that was killed between the two may have written a better one that ``state`` does not
-        know of. On a CPU it would be made again; on a GPU perhaps not.
+        know of. On a CPU it would be made again; on a GPU perhaps not. What a killed process of
+        any host had half written is removed; so whoever calls this must hold the run.
 
         Returns:
             ``state``, or the same without a best evaluation where its checkpoint is gone.
         """
-        self._forget_the_future(state.step)
+        for partial in self._folder.glob(".*.pt.partial-*"):
+            partial.unlink(missing_ok=True)
+        # What was kept of a step that awaits its evaluation knows of one that is made again.
+        self._forget_the_future(state.step - state.awaits_evaluation)
         if state.best_step == 0:
             for path in (self.best, self._best_before):
                 path.unlink(missing_ok=True)
@@ -308,16 +312,17 @@ class Checkpoints:
 
     def _forget_the_future(self, step: int) -> None:
         """Remove checkpoints that a killed run made beyond ``step``, and those not to be kept."""
-        steps = self._steps()
+        steps = self.steps()
         beyond = [path for number, path in steps if number > step]
         known = [path for number, path in steps if number <= step]
         for path in beyond + known[: -self._keep]:
-            path.unlink()
+            path.unlink(missing_ok=True)
 
     def _step_path(self, step: int) -> Path:
         return self._folder / f"step_{step:08d}.pt"
 
-    def _steps(self) -> list[tuple[int, Path]]:
+    def steps(self) -> list[tuple[int, Path]]:
+        """The checkpoints that bear their step's name, with that step, in its order."""
         found = ((_STEP_NAME.fullmatch(path.name), path) for path in self._folder.glob("step_*.pt"))
         return sorted((int(match[1]), path) for match, path in found if match)
 

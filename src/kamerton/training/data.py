@@ -121,6 +121,11 @@ class TrainingData:
         ]
         self.spoken = validation[: train.monitoring.free_running_sentences]
 
+    @property
+    def batching(self) -> str:
+        """What is equal among batches, frames or utterances, where the parameters say auto."""
+        return self._plan.kind
+
     def batches(self, position: Position) -> list[TensorBatch]:
         """What this process trains on in one step: as many batches as it accumulates."""
         return [batch.to(self.device) for batch in self.prepare(position)]

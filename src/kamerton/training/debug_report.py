@@ -7,8 +7,6 @@ Making one draws no random number and changes nothing that trains.
 from __future__ import annotations
 
 import math
-import resource
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -19,17 +17,18 @@ from torch import Tensor, nn
 from kamerton.core.files import write_json, write_text
 from kamerton.model.tacotron2.model import Tacotron2
 from kamerton.tracking import RunDirectory
-from kamerton.tracking.metrics_file import Record, last_events
+from kamerton.tracking.metrics_file import Record, json_safe, last_events
 from kamerton.tracking.trouble import Trouble
 from kamerton.training.data import TrainingData
 from kamerton.training.evaluation import Evaluation, measuring, teacher_forced
 from kamerton.training.event_lines import words
 from kamerton.training.hooks import StepFacts
+from kamerton.training.speed import most_resident_bytes
+from kamerton.training.state import TrainState
 
 FOLDER: Final = "debug"
 EVENTS: Final = 20
 _MIB: Final = 1 << 20
-_RESIDENT_UNIT: Final = 1 if sys.platform == "darwin" else 1024  # bytes in a unit of ru_maxrss
 
 
 class DebugReporter:
@@ -54,7 +53,7 @@ class DebugReporter:
         except OSError as error:
             self.trouble.begins(error)
 
-    def on_eval(self, facts: StepFacts, evaluation: Evaluation) -> None:
+    def on_eval(self, state: TrainState, evaluation: Evaluation) -> None:
         """Write nothing: reports come by steps."""
 
     def on_epoch(self, facts: StepFacts) -> None:
@@ -89,7 +88,7 @@ class DebugReporter:
             "memory": _memory(),
             "events": [_event(record) for record in last_events(self._run.metrics_file, EVENTS)],
         }
-        return {name: _plain(value) for name, value in report.items()}
+        return {name: json_safe(value) for name, value in report.items()}
 
     def _activations(self) -> dict[str, dict[str, float]]:
         """Statistics of what every module gives for the first of the fixed sentences."""
@@ -175,8 +174,7 @@ def _newest_figure(run: RunDirectory, step: int) -> str | None:
 
 
 def _memory() -> dict[str, float]:
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RESIDENT_UNIT
-    memory = {"most_resident_mb": most / _MIB}
+    memory = {"most_resident_mb": most_resident_bytes() / _MIB}
     if torch.cuda.is_available():
         memory["device_mb"] = torch.cuda.memory_allocated() / _MIB
         memory["most_device_mb"] = torch.cuda.max_memory_allocated() / _MIB
@@ -190,15 +188,6 @@ def _event(record: Record) -> dict[str, Any]:
 
 def _number(value: Tensor | None) -> float | None:
     return None if value is None else float(value)
-
-
-def _plain(value: Any) -> Any:
-    """The same without numbers that JSON has not."""
-    if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def as_markdown(report: Mapping[str, Any]) -> str:

@@ -32,6 +32,7 @@ from torch.distributed.rendezvous import rendezvous
 from kamerton.config.schema import TrainParams
 from kamerton.core.errors import ParamsError, PipelineError, StoppedError
 from kamerton.core.ranks import Ranks
+from kamerton.core.workers import usable_cores
 
 MEETING_SECONDS = 120.0  # until all processes have started
 # The others wait while the main process evaluates and exports, which may take long; that it is
@@ -112,12 +113,25 @@ class World(Ranks):
 
     @contextlib.contextmanager
     def main_first(self) -> Iterator[None]:
-        """What is done within, the others do when the main process has done it."""
-        if not self.main:
-            self.barrier()
-        yield
+        """What is done within, the others do when the main process has done it.
+
+        Raises:
+            StoppedError: in all processes, where one of them left it so.
+        """
+        stopped: StoppedError | None = None
+        message = None if self.main else self.share()
+        if message is not None:
+            raise StoppedError(message)
+        try:
+            yield
+        except StoppedError as asked:
+            stopped = asked
         if self.main:
-            self.barrier()
+            self.share(stopped.message if stopped else None)
+            if stopped is not None:
+                raise stopped
+        if self.any(stopped is not None):
+            raise stopped or StoppedError("another process of this training was asked to stop.")
 
     def require_equal(self, what: str, value: str) -> None:
         """Make sure that every process has the same.
@@ -167,7 +181,7 @@ class World(Ranks):
 
     def threads(self, asked: int) -> int:
         """Processor threads for this process: as asked, or (0) its share of the cores."""
-        return asked or max(1, len(os.sched_getaffinity(0)) // self.local_size)
+        return asked or max(1, usable_cores() // self.local_size)
 
 
 @contextlib.contextmanager

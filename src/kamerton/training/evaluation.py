@@ -25,10 +25,11 @@ from kamerton.metrics.alignment import FAILED, AttentionScores, attention_scores
 from kamerton.metrics.free_running import ended_early, mel_variance_ratio, silence_share
 from kamerton.model.losses import Target, losses_of
 from kamerton.model.tacotron2.decoder import Decoded
-from kamerton.model.tacotron2.model import Predicted, Tacotron2, steps_of, valid_positions
+from kamerton.model.tacotron2.model import Predicted, Tacotron2, steps_of
 from kamerton.tracking import names
 from kamerton.training.data import TensorBatch, TrainingData
 from kamerton.training.objective import objective_of, target_of
+from kamerton.training.stops import found_stops, predicted_stops
 
 RUNAWAY_FACTOR = 2.0  # an utterance that takes this much longer than the truth never ended
 
@@ -138,7 +139,7 @@ class _Tally:
         off = (stops - (lengths - 1)).abs()
         self.utterances += len(lengths)
         self.fired += int(fired.sum())
-        self.hits += int((fired & (off <= reduction)).sum())
+        self.hits += int(found_stops(stops, lengths, reduction).sum())
         self.frames_off += int(torch.where(fired, off, lengths).sum())
 
     def values(self) -> dict[str, float]:
@@ -199,20 +200,6 @@ def _seeds(batch: TensorBatch) -> list[int]:
 
 def _seed_of(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6])
-
-
-def predicted_stops(
-    gate_logits: Tensor, lengths: Tensor, reduction: int, threshold: float
-) -> Tensor:
-    """The first frame that each utterance takes for its last, (B,), or -1.
-
-    Looked for up to the end of the utterance's last decoder step: what comes after it is the
-    padding of the batch.
-    """
-    looked_at = valid_positions(steps_of(lengths, reduction) * reduction, gate_logits.shape[1])
-    opened = (gate_logits.sigmoid() > threshold) & looked_at.bool()
-    first = opened.to(torch.uint8).argmax(dim=1)
-    return torch.where(opened.any(dim=1), first, torch.full_like(first, -1))
 
 
 def _only(predicted: Predicted, target: Target, row: int) -> tuple[Predicted, Target]:

@@ -48,8 +48,12 @@ class Watcher(Protocol):
     def on_step(self, facts: StepFacts) -> None:
         """A step is over, and saved where its turn was."""
 
-    def on_eval(self, facts: StepFacts, evaluation: Evaluation) -> None:
-        """The model was evaluated after a step; its state holds the outcome."""
+    def on_eval(self, state: TrainState, evaluation: Evaluation) -> None:
+        """The model was evaluated; the state holds the outcome.
+
+        It comes before ``on_step`` of the step that was evaluated, and alone where that step was
+        made before the run was interrupted.
+        """
 
     def on_epoch(self, facts: StepFacts) -> None:
         """The step was the last of its epoch; the state stands at the next."""
@@ -68,9 +72,9 @@ class Watchers:
         """Tell of a step."""
         self._each("step", lambda watcher: watcher.on_step(facts))
 
-    def eval(self, facts: StepFacts, evaluation: Evaluation) -> None:
+    def eval(self, state: TrainState, evaluation: Evaluation) -> None:
         """Tell of an evaluation."""
-        self._each("evaluation", lambda watcher: watcher.on_eval(facts, evaluation))
+        self._each("evaluation", lambda watcher: watcher.on_eval(state, evaluation))
 
     def epoch(self, facts: StepFacts) -> None:
         """Tell of the end of an epoch."""
@@ -113,7 +117,7 @@ class ShownProgress:
         )  # fmt: skip
         self._report(state.step, facts.total, note)
 
-    def on_eval(self, facts: StepFacts, evaluation: Evaluation) -> None:
+    def on_eval(self, state: TrainState, evaluation: Evaluation) -> None:
         """Show nothing: the step's line has the outcome."""
 
     def on_epoch(self, facts: StepFacts) -> None:

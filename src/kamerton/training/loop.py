@@ -12,6 +12,7 @@ them, the main one, evaluates, logs and saves.
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,9 +27,11 @@ from kamerton.core.stop import StopRequest
 from kamerton.data.batching import Position
 from kamerton.model.tacotron2.model import Tacotron2
 from kamerton.tracking import RunDirectory, Tracker, names
+from kamerton.tracking.metrics_file import EVALUATING
+from kamerton.tracking.trouble import Trouble, first_line
 from kamerton.training import adaptive_gate, clipping, phases, recovery
 from kamerton.training.checkpoint import Checkpoints
-from kamerton.training.controls import changes
+from kamerton.training.controls import Controls, changes
 from kamerton.training.data import TrainingData
 from kamerton.training.distributed import World
 from kamerton.training.evaluation import Example, evaluate, read_example
@@ -42,7 +45,12 @@ from kamerton.training.hooks import (
 )
 from kamerton.training.illustration import illustrate_when_due
 from kamerton.training.loader import Loader
-from kamerton.training.schedule import controls_at, safe_learning_rate
+from kamerton.training.schedule import (
+    TOLD_FROM,
+    controls_at,
+    is_out_of_patience,
+    safe_learning_rate,
+)
 from kamerton.training.speed import Speedometer
 from kamerton.training.state import TrainState
 from kamerton.training.status import note_status
@@ -61,6 +69,7 @@ class Job:
         world: The processes that train together.
         watchers: What watches the run besides its log.
         on_alert: Told of what a person should know at once.
+        pictures: What goes wrong with pictures and sound.
     """
 
     model: Tacotron2
@@ -76,6 +85,7 @@ class Job:
     world: World = field(default_factory=World)
     watchers: Sequence[Watcher] = ()
     on_alert: Alert = logged_alert
+    pictures: Trouble = field(default_factory=lambda: Trouble("a picture", "it is left out"))
 
 
 def train_model(
@@ -96,45 +106,78 @@ def train_model(
         [ShownProgress(on_progress, phases=len(phases.boundaries(train.phases))), *job.watchers]
     )
     speed = Speedometer(job.data.device)
-    state = _first(state, job)
+    state, stopping = _first(state, job), False
     job.model.train()
     with Loader(job.data) as loader, watchers.told_of_errors():
-        while state.step < total and not is_over(state, job):
+        if state.awaits_evaluation:  # the run was interrupted before it was made
+            state, stopping = _conclude(job, trainee, state, watchers, stop)
+        while state.step < total and not stopping and not is_over(state, job):
             before, facts = state, _step(job, trainee, loader, speed, state)
             state = facts.state
             _log_step(job, facts, speed)
-
-            last = state.step == total
-            evaluated = last or state.step % train.eval_interval_steps == 0
-            if evaluated:
-                state = _evaluate(job, trainee, facts, watchers)
-            else:
-                _illustrate(job, state.step, None)
-            untroubled, state = state, _recover(job, state, evaluated=evaluated)
             _log_changes(job, before, state)
-
-            scheduled = last or state.step % train.checkpoint_interval_steps == 0
-            stopping = job.world.any(stop.requested) and not last  # asked once: saved, then obeyed
-            _save(job, trainee, state, scheduled=scheduled, now=stopping or state is not untroubled)
+            stopping = state.awaits_evaluation and _save_unevaluated(job, trainee, state, stop)
+            if not stopping:
+                state, stopping = _conclude(job, trainee, state, watchers, stop)
             _tell(watchers, dataclasses.replace(facts, state=state), before)
-            if stopping:
-                raise StoppedError(
-                    f"training stopped on request at step {state.step} of {total}; "
-                    f"it is saved in {job.run.path}."
-                )
+        if stopping:
+            raise StoppedError(
+                f"training stopped on request at step {state.step} of {total}; "
+                f"it is saved in {job.run.path}."
+            )
     if state.step < total:  # it ended early, perhaps between two checkpoints
         _save(job, trainee, state, scheduled=False, now=True)
     return state
 
 
+def _save_unevaluated(job: Job, trainee: Trainee, state: TrainState, stop: StopRequest) -> bool:
+    """Save what is to be evaluated, where it is due: an evaluation takes long.
+
+    Whoever goes on from this state evaluates first. Under the step's own name, which a recovery may
+    go back to, it is kept with its evaluation only.
+
+    Returns:
+        Whether a stop was asked for; there is no time for the evaluation then.
+    """
+    last = state.step == job.total_steps
+    stopping = job.world.any(stop.requested) and not last
+    if job.world.main and (last or stopping or _is_scheduled(state, job)):
+        job.tracker.log_event(EVALUATING, step=state.step)
+        _save(job, trainee, state, scheduled=False, now=True)
+    return stopping
+
+
+def _conclude(
+    job: Job, trainee: Trainee, state: TrainState, watchers: Watchers, stop: StopRequest
+) -> tuple[TrainState, bool]:
+    """Evaluate a step where it is its turn, do something about trouble, and save it.
+
+    Returns:
+        Where the run stands now, and whether a stop was asked for.
+    """
+    made, evaluated = state, state.awaits_evaluation
+    if evaluated:
+        state = _evaluate(job, trainee, state, watchers)
+    else:
+        _illustrate(job, state.step, None)
+    untroubled, state = state, _recover(job, state, evaluated=evaluated)
+    _log_changes(job, made, state)
+
+    stopping = job.world.any(stop.requested) and state.step < job.total_steps
+    scheduled = _is_scheduled(state, job)
+    _save(job, trainee, state, scheduled=scheduled, now=stopping or state is not untroubled)
+    return state, stopping
+
+
+def _is_scheduled(state: TrainState, job: Job) -> bool:
+    interval = job.train.checkpoint_interval_steps
+    return state.step == job.total_steps or state.step % interval == 0
+
+
 def is_over(state: TrainState, job: Job) -> bool:
     """Whether the run ends before its budget does: out of patience, or of recoveries."""
-    share = job.train.patience_share
-    if state.recovery.gave_up:
-        return True
-    if share is None or state.best_step == 0:
-        return False
-    return state.evaluated_step - state.best_step >= share * job.total_steps
+    gave_up = bool(state.recovery.gave_up)
+    return gave_up or is_out_of_patience(state, job.total_steps, job.train)
 
 
 def _first(state: TrainState, job: Job) -> TrainState:
@@ -149,13 +192,17 @@ def _step(
     job: Job, trainee: Trainee, loader: Loader, speed: Speedometer, state: TrainState
 ) -> StepFacts:
     """One optimiser step from ``state``."""
-    controls = controls_at(state, job.total_steps, job.train)
+    controls = _controls(state, job)
     waited = loader.waited_seconds
     with speed.step():
         batches = loader.batches(Position(state.epoch, state.batch, state.epoch_share))
         result = train_step(trainee, batches, controls, step=state.step)
     speed.took(result, loader.waited_seconds - waited)
     return StepFacts(job.total_steps, _after(state, result, job, trainee), result, controls)
+
+
+def _controls(state: TrainState, job: Job) -> Controls:
+    return controls_at(state, job.total_steps, job.train, processes=job.world.size)
 
 
 def _after(state: TrainState, result: StepResult, job: Job, trainee: Trainee) -> TrainState:
@@ -179,6 +226,7 @@ def _after(state: TrainState, result: StepResult, job: Job, trainee: Trainee) ->
         state, step=step, epoch=position.epoch, batch=position.batch, epoch_share=position.share,
         skipped=state.skipped + (not result.applied),
         skipped_in_a_row=skipped_in_a_row, phase=phase, clip=clip, gate=gate,
+        awaits_evaluation=step == total or step % train.eval_interval_steps == 0,
         recovery=dataclasses.replace(state.recovery, loud_steps=loud),
     )  # fmt: skip
 
@@ -222,9 +270,8 @@ def _log_step(job: Job, facts: StepFacts, speed: Speedometer) -> None:
     job.tracker.log_metrics(values | speed.read(), state.step)
 
 
-def _evaluate(job: Job, trainee: Trainee, facts: StepFacts, watchers: Watchers) -> TrainState:
+def _evaluate(job: Job, trainee: Trainee, state: TrainState, watchers: Watchers) -> TrainState:
     """Measure the model; the main process does, and all go on with what it found."""
-    state = facts.state
     evaluation = evaluate(job.model, job.data, job.train) if job.world.main else None
     found = {"values": evaluation.values, "quality": evaluation.quality} if evaluation else None
     found = job.world.share(found)
@@ -232,23 +279,30 @@ def _evaluate(job: Job, trainee: Trainee, facts: StepFacts, watchers: Watchers) 
     if evaluation is None:
         return state
     if state.best_step == state.step:
-        scaler = trainee.scaler_state()
+        scaler = _to_be_saved(job, trainee, state)
         job.checkpoints.save_best(job.model, job.optimizer, state, scaler=scaler)
         job.tracker.log_event("best", step=state.step, quality=evaluation.quality)
     job.tracker.log_metrics(evaluation.values, state.step)
     _illustrate(job, state.step, evaluation.example)
-    watchers.eval(dataclasses.replace(facts, state=state), evaluation)
+    watchers.eval(state, evaluation)
     job.tracker.flush()
     return state
 
 
 def _illustrate(job: Job, step: int, evaluated: Example | None) -> None:
     """Pictures and sound where they are due; a step that was not evaluated reads for them."""
-    if job.world.main and job.illustrated is not None:
+    if not job.world.main or job.illustrated is None:
+        return
+    try:
         illustrate_when_due(
             job.tracker, job.train.monitoring, job.illustrated, step, evaluated=evaluated,
             make=lambda: read_example(job.model, job.data, job.train),
         )  # fmt: skip
+    except Exception as error:  # whatever it is, no training ends by a picture
+        job.pictures.begins(error)
+        if job.pictures.count == 1:
+            reason = first_line(error)
+            job.tracker.log_event("tracking_trouble", step=step, place="pictures", reason=reason)
 
 
 def _evaluated(state: TrainState, values: dict[str, float], quality: float, job: Job) -> TrainState:
@@ -262,8 +316,8 @@ def _evaluated(state: TrainState, values: dict[str, float], quality: float, job:
         state.phase, state.step, job.total_steps, diagonality, job.train.phases
     )
     state = dataclasses.replace(
-        state, evaluated_step=state.step, diagonality=diagonality, forced_diagonality=forced,
-        phase=phase, recovery=past,
+        state, awaits_evaluation=False, evaluated_step=state.step, diagonality=diagonality,
+        forced_diagonality=forced, phase=phase, recovery=past,
     )  # fmt: skip
     if quality < state.best_quality:
         return dataclasses.replace(
@@ -279,6 +333,8 @@ def _recover(job: Job, state: TrainState, *, evaluated: bool) -> TrainState:
         patient = recovery.Patient(job.model, job.optimizer, job.checkpoints, job.train)
         job.world.barrier()  # what the main process has saved is there for all
         outcome = recovery.act(decision, patient, state)
+        done = json.dumps([outcome.action, outcome.values])
+        job.world.require_equal("what was done about trouble", done)
         job.world.barrier()  # and stays until all have read it
         state = outcome.state
         if job.world.main:
@@ -297,16 +353,16 @@ def _recover(job: Job, state: TrainState, *, evaluated: bool) -> TrainState:
 
 def _log_changes(job: Job, before: TrainState, state: TrainState) -> None:
     """Record each change of phase and of what owns a parameter, once."""
-    if not job.world.main:
+    if not job.world.main or state is before:
         return
     log, first = job.tracker.log_event, before.step == 0
-    safe = safe_learning_rate(job.train)
-    if first and job.train.learning_rate > safe:
+    safe = safe_learning_rate(job.train, job.world.size)
+    if first and job.train.learning_rate >= TOLD_FROM * safe:
         log("learning_rate_high", step=state.step, asked=job.train.learning_rate, safe=safe)
     if state.phase.index != before.phase.index:
         log("phase", step=state.step, phase=state.phase.index, reason=state.phase.reason)
-    earlier = None if first else controls_at(before, job.total_steps, job.train)
-    changed = changes(earlier, controls_at(state, job.total_steps, job.train))
+    earlier = None if first else _controls(before, job)
+    changed = changes(earlier, _controls(state, job))
     if changed:
         log("control", step=state.step, changes=changed)
 
@@ -314,10 +370,17 @@ def _log_changes(job: Job, before: TrainState, state: TrainState) -> None:
 def _save(job: Job, trainee: Trainee, state: TrainState, *, scheduled: bool, now: bool) -> None:
     """Save where it is due, or overdue for want of room on the disk."""
     if job.world.main and (scheduled or now or job.checkpoints.overdue):
-        job.checkpoints.save(
-            job.model, job.optimizer, state, scheduled=scheduled, scaler=trainee.scaler_state()
-        )
+        job.tracker.flush()  # what leads up to a state is on disk when the state is
+        scaler = _to_be_saved(job, trainee, state)
+        job.checkpoints.save(job.model, job.optimizer, state, scheduled=scheduled, scaler=scaler)
         note_status(job.run, "running", step=state.step, **_status(state))
+
+
+def _to_be_saved(job: Job, trainee: Trainee, state: TrainState) -> dict[str, Any] | None:
+    """Make all that is saved a function of the state: the learning rate is the next step's."""
+    for group in job.optimizer.param_groups:
+        group["lr"] = _controls(state, job).learning_rate
+    return trainee.scaler_state()
 
 
 def _tell(watchers: Watchers, facts: StepFacts, before: TrainState) -> None:

@@ -48,10 +48,18 @@ class Meaning:
     def require_equal(self, asked: Meaning, path: Path) -> None:
         """Refuse weights of another network, other mels or other symbols.
 
+        How much of the network is dropped in training may change in the middle of a run.
+
         Raises:
             ParamsError: every value that differs is named, with what it was and what is asked.
         """
-        refuse(path, list(changes(self.to_dict(), asked.to_dict())))
+        found = changes(self.to_dict(), asked.to_dict())
+        refuse(path, [change for change in found if not is_dropout(change[0])])
+
+
+def is_dropout(name: str) -> bool:
+    """Whether a value of an architecture is a share that is dropped, which shapes no weight."""
+    return name.endswith("_dropout")
 
 
 def refuse(path: Path, found: list[tuple[str, Any, Any]]) -> None:

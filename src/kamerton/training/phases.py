@@ -2,9 +2,10 @@
 
 The first two have a goal: a diagonality of free-running attention, the calibrated guided mass of
 ``metrics.alignment``. Such a phase ends at its share of the budget if its goal was met at the last
-evaluation, early where it was met several times in a row, and late, by half of its share, where it
-was not: a voice that cannot read yet does not profit from a low learning rate. The others end at
-their share: how attention looks does not say that a voice sounds as well as it can.
+evaluation, early, when half of its share has passed since it was entered, where it was met several
+times in a row, and late, by half of its share, where it was not: a voice that cannot read yet does
+not profit from a low learning rate. The others end at their share: how attention looks does not say
+that a voice sounds as well as it can.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from kamerton.config.train_section import PhaseParams
 from kamerton.training.state import PhaseState
 
 SHARES_OF_7: Final = (1, 3, 2, 1)  # 500, 1500, 1000 and 500 of 3500 epochs
+EARLIEST_FACTOR: Final = 0.5  # what of its share a phase takes at least: evaluations are frequent
 LATEST_FACTOR: Final = 1.5  # what of its share a phase takes at most when its goal is not met
 
 # Guided attention is not weakened before attention holds by itself (TensorFlowTTS issue 611).
 GUIDED_UNTIL_DIAGONALITY: Final = 0.7
 GUIDED_UNTIL_EVALUATIONS: Final = 5
-GUIDED_EMERGENCY: Final = 2.0  # once, where the first phase ended and attention cannot read yet
+GUIDED_EMERGENCY: Final = 2.0  # where a phase had to end and attention does not hold yet
 
 
 def boundaries(params: PhaseParams) -> tuple[float, ...]:
@@ -56,22 +58,22 @@ def next_phase(
     """
     if diagonality is not None:
         state = _evaluated(state, diagonality, params)
-    while reason := _why_leave(state, step / total, params):
-        state = PhaseState(state.index + 1, step, 0, reason, state.aligned)
+    while reason := _why_leave(state, step, total, params):
+        late = state.late or reason == "latest"
+        state = PhaseState(state.index + 1, step, 0, reason, state.aligned, late)
     return state
 
 
 def guided_factor(state: PhaseState, params: PhaseParams) -> float:
     """What is left of the guided attention's weight: all of it until attention holds by itself.
 
-    Twice of it where a phase had to end without its goal, for as long as that is so.
+    Twice of it from where a phase had to end without its goal until it does.
     """
     if params.count == 0:
         return 1.0
     if state.aligned >= GUIDED_UNTIL_EVALUATIONS:
         return params.guided_attention_factors[state.index]
-    urgent = state.reason == "latest" and not state.aligned
-    return params.guided_attention_factors[0] * (GUIDED_EMERGENCY if urgent else 1.0)
+    return params.guided_attention_factors[0] * (GUIDED_EMERGENCY if state.late else 1.0)
 
 
 def learning_rate_factor(state: PhaseState, params: PhaseParams) -> float:
@@ -105,11 +107,13 @@ def _goal(state: PhaseState, params: PhaseParams) -> float:
     return goals[state.index] if state.index < len(goals) else float("inf")
 
 
-def _why_leave(state: PhaseState, share: float, params: PhaseParams) -> str:
-    ends = boundaries(params)
+def _why_leave(state: PhaseState, step: int, total: int, params: PhaseParams) -> str:
+    ends, share = boundaries(params), step / total
     if state.index >= len(ends) - 1:
         return ""
-    if state.met >= params.evaluations:
+    own = ends[state.index] - (ends[state.index - 1] if state.index else 0.0)
+    long_enough = step - state.since_step >= EARLIEST_FACTOR * own * total - 1e-9
+    if state.met >= params.evaluations and long_enough:
         return "goal"
     has_goal = state.index < len(params.attention_goals)
     if share >= ends[state.index] and (state.met or not has_goal):

@@ -97,6 +97,8 @@ def _facts(
         "stop frame F1": f"{values[names.GATE_F1]:.2f}",
         "frames off the end": f"{values[names.GATE_FRAMES_OFF]:.1f}",
     }
+    if state.recovery.gave_up:
+        facts["ended early"] = f"given up after {state.recovery.gave_up}: no recovery was left"
     if state.skipped:
         facts["skipped steps"] = str(state.skipped)
     if state.recovery.count:

@@ -6,7 +6,8 @@ non_finite   3 steps in a row that were not finite      halve the learning rate
 explosion    3 steps in a row with a gradient far       go back to the best checkpoint before them,
              above the usual one                        halve learning rate and clipping threshold
 plateau      evaluations without a better one, and      let the learning rate rise anew, to twice
-             budget left                                what it was
+             budget left                                what it was; once in a run, and taken back
+                                                        if that finds nothing better either
 collapse     attention that was there and is gone       go back to a checkpoint that could read, or
                                                         make the attention layer anew
 
@@ -15,7 +16,8 @@ so data and random numbers are others than those that led into trouble. Only che
 equal run has are taken, those of the schedule and the best, never ``last.pt``, which a stop may
 have written at any step: so a run that is killed recovers as one that is not.
 
-At most ``max_recoveries`` interventions are made, with a pause between them; a stretch of steps
+At most ``max_recoveries`` interventions are made, with a pause between them. The last one is kept
+for what is worse than a plateau, and taking a restart back is none. A stretch of steps
 that are not finite is one, and needs no pause, for nothing is learned in it. When none is left,
 explosion and collapse end the run with its best model.
 """
@@ -38,6 +40,7 @@ from kamerton.tracking import names
 from kamerton.training import clipping
 from kamerton.training.checkpoint import Checkpoints, read_checkpoint
 from kamerton.training.effective import apply_hyperparameters, hyperparameters
+from kamerton.training.schedule import is_out_of_patience, plateau_steps
 from kamerton.training.state import TrainState
 from kamerton.training.step import StepResult
 
@@ -53,7 +56,7 @@ FASTER: Final = 2.0
 
 Cause = Literal["non_finite", "explosion", "plateau", "collapse"]
 Deed = Literal[
-    "slow_down", "go_back", "go_back_slower", "warm_restart", "go_back_aligned", "stop"
+    "slow_down", "go_back", "go_back_slower", "warm_restart", "take_back", "go_back_aligned", "stop"
 ]  # fmt: skip
 
 
@@ -109,7 +112,9 @@ def decide(
     trouble = _explosion(state) or (_collapse(state, train) if evaluated else None)
     if trouble is not None:
         return trouble if left else dataclasses.replace(trouble, deed="stop", counts=False)
-    return _plateau(state, total, train) if evaluated and left else None
+    if not evaluated:
+        return None
+    return _failed_restart(state, total, train) or _plateau(state, total, train)
 
 
 def _about_non_finite(state: TrainState) -> Decision | None:
@@ -154,15 +159,30 @@ def _collapse(state: TrainState, train: TrainParams) -> Decision | None:
 
 
 def _plateau(state: TrainState, total: int, train: TrainParams) -> Decision | None:
-    since = max(state.best_step, state.recovery.last_step)
+    past = state.recovery
+    if not state.best_step or past.restart_step or past.count + 1 >= train.recovery.max_recoveries:
+        return None
+    since = max(state.best_step, past.last_step)
     interval = train.eval_interval_steps
     evaluations = state.step // interval - since // interval
-    long_enough = state.step - since >= train.recovery.plateau_share * total
+    long_enough = state.step - since >= plateau_steps(total, train)
     worth_it = total - state.step > PLATEAU_BUDGET_LEFT * total
-    if not state.best_step or evaluations < PLATEAU_EVALUATIONS or not (long_enough and worth_it):
+    if evaluations < PLATEAU_EVALUATIONS or not (long_enough and worth_it):
         return None
+    if is_out_of_patience(state, total, train):
+        return None  # it was not to take so long
     values = {"best_step": float(state.best_step), "evaluations": float(evaluations)}
     return Decision("plateau", "warm_restart", values=values)
+
+
+def _failed_restart(state: TrainState, total: int, train: TrainParams) -> Decision | None:
+    past = state.recovery
+    if past.restart_gain == 1.0 or state.best_step > past.restart_step:
+        return None
+    if state.step - past.restart_step < plateau_steps(total, train):
+        return None
+    values = {"best_step": float(state.best_step), "restart_step": float(past.restart_step)}
+    return Decision("plateau", "take_back", counts=False, values=values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,9 +214,10 @@ class Outcome:
 def act(decision: Decision, patient: Patient, state: TrainState) -> Outcome:
     """Do what was decided; every process of a run does the same."""
     past = state.recovery
-    past = dataclasses.replace(
-        past, count=past.count + decision.counts, last_step=state.step, loud_steps=0
-    )
+    if decision.deed != "take_back":  # the end of one that was made long ago
+        past = dataclasses.replace(
+            past, count=past.count + decision.counts, last_step=state.step, loud_steps=0
+        )
     state = dataclasses.replace(state, recovery=past)
     done = _DEEDS[decision.deed](decision, patient, state)
     after = done.state.recovery
@@ -244,9 +265,21 @@ def _go_back_slower(decision: Decision, patient: Patient, state: TrainState) -> 
 
 def _warm_restart(decision: Decision, patient: Patient, state: TrainState) -> Outcome:
     del decision, patient
-    factor = min(FASTER, state.recovery.learning_rate_factor * FASTER)
-    state = _with(state, learning_rate_factor=factor, warmup_step=state.step)
+    before = state.recovery.learning_rate_factor
+    factor = min(FASTER, before * FASTER)
+    state = _with(
+        state, learning_rate_factor=factor, warmup_step=state.step,
+        restart_step=state.step, restart_gain=factor / before,
+    )  # fmt: skip
     return Outcome(state, "let the learning rate rise anew", {})
+
+
+def _take_back(decision: Decision, patient: Patient, state: TrainState) -> Outcome:
+    del decision, patient
+    past = state.recovery
+    factor = past.learning_rate_factor / past.restart_gain  # what else was halved stays so
+    state = _with(state, learning_rate_factor=factor, restart_gain=1.0)
+    return Outcome(state, "took the restart back", {})
 
 
 def _go_back_aligned(decision: Decision, patient: Patient, state: TrainState) -> Outcome:
@@ -272,6 +305,7 @@ _DEEDS: Final = {
     "go_back": _go_back,
     "go_back_slower": _go_back_slower,
     "warm_restart": _warm_restart,
+    "take_back": _take_back,
     "go_back_aligned": _go_back_aligned,
     "stop": _stop,
 }
@@ -322,11 +356,7 @@ def _saved(
     checkpoints: Checkpoints, state: TrainState, before: int, *, best_first: bool
 ) -> Iterator[Mapping[str, Any]]:
     """Whole checkpoints of steps up to ``before``, the newest first; one is in memory at a time."""
-    known = [
-        (int(path.stem.removeprefix("step_")), path)
-        for path in checkpoints.best.parent.glob("step_*.pt")
-    ]
-    order = sorted(((step, path) for step, path in known if step <= before), reverse=True)
+    order = [known for known in reversed(checkpoints.steps()) if known[0] <= before]
     if 0 < state.best_step <= before:
         best = (state.best_step, checkpoints.best)
         order = [best, *order] if best_first else sorted([best, *order], reverse=True)

@@ -26,7 +26,9 @@ from kamerton.core.progress import Progress, silent
 from kamerton.core.stop import StopRequest
 from kamerton.data.manifest import Dataset
 from kamerton.tracking import RunDirectory, read_records
-from kamerton.training.fingerprint import Origin
+from kamerton.training.differences import PARAMS_FILE
+from kamerton.training.fingerprint import ORIGIN_FILE, Origin
+from kamerton.training.runs import first_record
 from kamerton.training.session import CACHE_FOLDER, Session, fixed_threads
 
 # What a step computes; times and memory are as they happen to be.
@@ -95,7 +97,7 @@ def reproduce(
 
     Args:
         run: The run directory.
-        steps: How many at most.
+        steps: How many at most; none are that it made with other parameters than it began with.
         dataset: Where its dataset is now; None: where it was.
         on_progress: Told of every step.
 
@@ -104,8 +106,7 @@ def reproduce(
         ParamsError: the run was one of several processes, or on a device that is not here.
         PipelineError: the data are others, or the record has none of these steps.
     """
-    origin = Origin.read(run.path)
-    params = _params(run, origin)
+    origin, params, until = _as_begun(run)
     opened = Dataset.open(dataset or Path(origin.dataset))
     _require_same_data(opened, origin)
     if origin.processes > 1:
@@ -114,7 +115,7 @@ def reproduce(
             hint="begin it again with torchrun and compare the two: `kamerton runs show`",
         )
     recorded = _figures(run)
-    steps = min(steps, origin.total_steps)
+    steps = min(steps, origin.total_steps, until or steps)
     if not any(step <= steps for step in recorded):
         raise PipelineError(
             f"{run.metrics_file} has no figures of the first {steps} steps.",
@@ -161,9 +162,17 @@ def _repeat(
     return session, again
 
 
-def _params(run: RunDirectory, origin: Origin) -> Params:
+def _as_begun(run: RunDirectory) -> tuple[Origin, Params, int | None]:
+    """What the run began with, and up to which step; None: for all of them."""
+    file, surroundings_until = first_record(run, ORIGIN_FILE)
+    origin = Origin.read_file(file)
+    path, params_until = first_record(run, PARAMS_FILE)
+    ends = [step for step in (surroundings_until, params_until) if step is not None]
+    return origin, _params(path, origin), min(ends, default=None)
+
+
+def _params(path: Path, origin: Origin) -> Params:
     """The run's parameters, recorded nowhere else, with as many threads as it had."""
-    path = run.path / "params.yaml"
     if not path.is_file():
         raise InputMissingError(path, produced_by="train")
     known = read_yaml(path).values

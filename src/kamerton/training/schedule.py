@@ -22,6 +22,8 @@ KL_WARMUP_BUDGET_SHARE: Final = 0.1  # learned noise widths cost nothing until t
 # Above this, times the root of batch / 64, Tacotron 2 is known to diverge.
 SAFE_LEARNING_RATE: Final = 3e-3
 SAFE_BATCH_SIZE: Final = 64
+PLATEAU_PATIENCE_SHARE: Final = 0.5  # of the patience; the rest shows what a restart brings
+TOLD_FROM: Final = 3.0  # times the safe one: small models and batches bear more than that
 
 
 def total_steps(train: TrainParams, recommended_epochs: int, batches_per_epoch: int) -> int:
@@ -48,19 +50,38 @@ def learning_rate(step: int, total: int, train: TrainParams) -> float:
     return train.learning_rate * share
 
 
-def safe_learning_rate(train: TrainParams) -> float:
-    """The peak from which training is likely to diverge, by the utterances of one step.
+def safe_learning_rate(train: TrainParams, processes: int = 1) -> float:
+    """The peak up to which training is known not to diverge, by the utterances of one step.
 
-    A higher one that was asked for is warned of and used: its owner is the user. No recovery
-    raises the learning rate above it.
+    One that is ``TOLD_FROM`` times as high is warned of and used: its owner is the user. No
+    recovery raises the learning rate above the safe one.
     """
-    utterances = train.batch_size * train.accumulation
+    utterances = train.batch_size * train.accumulation * processes
     return SAFE_LEARNING_RATE * math.sqrt(utterances / SAFE_BATCH_SIZE)
 
 
-def controls_at(state: TrainState, total: int, train: TrainParams) -> Controls:
+def plateau_steps(total: int, train: TrainParams) -> float:
+    """How long nothing better is a plateau: half of the patience at most."""
+    shares = [train.recovery.plateau_share]
+    if train.patience_share is not None:
+        shares.append(PLATEAU_PATIENCE_SHARE * train.patience_share)
+    return min(shares) * total
+
+
+def is_out_of_patience(state: TrainState, total: int, train: TrainParams) -> bool:
+    """Whether nothing better was found for so long, also after the last intervention."""
+    if train.patience_share is None or state.best_step == 0:
+        return False
+    since = max(state.best_step, state.recovery.last_step)
+    return state.evaluated_step - since >= train.patience_share * total
+
+
+def controls_at(
+    state: TrainState, total: int, train: TrainParams, *, processes: int = 1
+) -> Controls:
     """What the next step is made with, who decided it and by what factor."""
-    rate, rate_owner, rate_factor = _learning_rate(state, total, train)
+    safe = safe_learning_rate(train, processes)
+    rate, rate_owner, rate_factor = _learning_rate(state, total, train, safe)
     clip, clip_owner = train.grad_clip_thresh, "params"
     if train.adaptive_clip:
         clip, clip_owner = clipping.threshold(state.clip, train.grad_clip_thresh), "adaptive"
@@ -93,7 +114,9 @@ def controls_at(state: TrainState, total: int, train: TrainParams) -> Controls:
     )
 
 
-def _learning_rate(state: TrainState, total: int, train: TrainParams) -> tuple[float, str, float]:
+def _learning_rate(
+    state: TrainState, total: int, train: TrainParams, safe: float
+) -> tuple[float, str, float]:
     """Value, owner and the owner's factor: recovery before phase before schedule."""
     phase = phases.learning_rate_factor(state.phase, train.phases)
     rate = learning_rate(state.step, total, train) * phase
@@ -103,7 +126,7 @@ def _learning_rate(state: TrainState, total: int, train: TrainParams) -> tuple[f
     floor = min(rate, train.recovery.min_learning_rate)
     changed = rate * factor
     if factor > 1.0:
-        changed = max(rate, min(changed, safe_learning_rate(train)))
+        changed = max(rate, min(changed, safe))
     return max(changed * rise, floor), "recovery", factor
 
 

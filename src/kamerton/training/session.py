@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from kamerton.config.schema import Params, TrainParams
-from kamerton.core.errors import ParamsError, PipelineError, StoppedError
+from kamerton.core.errors import InputMissingError, ParamsError, PipelineError, StoppedError
 from kamerton.core.progress import Progress, silent
 from kamerton.core.stop import StopRequest
 from kamerton.data.manifest import Dataset
@@ -25,15 +25,16 @@ from kamerton.training.architecture import architecture_of
 from kamerton.training.checkpoint import Checkpoints, Restored
 from kamerton.training.data import TrainingData
 from kamerton.training.debug_report import DebugReporter
+from kamerton.training.differences import differences
 from kamerton.training.distributed import World
 from kamerton.training.fingerprint import Origin
 from kamerton.training.hooks import Watcher
 from kamerton.training.loop import Job, train_model
 from kamerton.training.meaning import Meaning, changes
-from kamerton.training.runs import choose_run
+from kamerton.training.runs import adopt, choose_run, told_surroundings, warm_start_hash
 from kamerton.training.schedule import total_steps
 from kamerton.training.state import TrainState
-from kamerton.training.status import note_status
+from kamerton.training.status import note_status, noted_step
 from kamerton.training.step import make_optimizer
 from kamerton.training.warm_start import read_source, source_sha256, warm_start
 
@@ -42,6 +43,8 @@ CACHE_FOLDER = "cache"  # below the folder of runs, shared by all of them
 # a stop was asked for, less than the 30 s that Kubernetes waits before it kills.
 LAST_SAVE_SECONDS = 60.0
 STOPPED_SAVE_SECONDS = 15.0
+# What processes that train together must have in common, besides what decides what is trained.
+_EQUAL_SURROUNDINGS = ("code", "torch", "threads", "device")
 
 _log = logging.getLogger("kamerton.train")
 
@@ -126,7 +129,7 @@ class Session:
         _require_equal_text(dataset, params)
         params = params.model_copy(update={"train": params.train.resolved()})
         device = world.device(params.train)
-        sha256 = None if warm_start is None else source_sha256(warm_start)
+        sha256 = None if warm_start is None else _warm_start_sha256(warm_start, runs)
         with world.main_first():  # it computes what is missing in the cache, the others read it
             data = TrainingData(
                 dataset, runs / CACHE_FOLDER, params, device=device, world=world,
@@ -136,10 +139,11 @@ class Session:
         origin = Origin.here(
             dataset=dataset.path, content_sha256=dataset.card["content_sha256"],
             total_steps=steps, threads=threads, device=device.type, processes=world.size,
-            trial=trial, warm_start=warm_start, warm_start_sha256=sha256,
+            trial=trial, warm_start=warm_start, warm_start_sha256=sha256, batching=data.batching,
         )  # fmt: skip
         fingerprint = origin.fingerprint(params)
-        world.require_equal("parameters, dataset and code", fingerprint)
+        equal = [fingerprint, *(getattr(origin, name) for name in _EQUAL_SURROUNDINGS)]
+        world.require_equal("parameters, dataset and code", json.dumps(equal))
         return cls(params, dataset, data, device, runs, steps, origin, fingerprint, trial, world,
                    warm_start)  # fmt: skip
 
@@ -166,10 +170,10 @@ class Session:
         return Checkpoints(run.checkpoints, keep=keep, meaning=meaning)
 
     def find_run(self, *, resume: bool, anew: bool) -> RunDirectory:
-        """The unfinished run of this session, else its finished one, else a new one.
+        """The newest run of this session, unfinished or finished, else a new one.
 
         Args:
-            resume: Only an unfinished run will do.
+            resume: Only an unfinished run will do, also one that can change to these parameters.
             anew: Only a new run will do.
 
         Raises:
@@ -202,12 +206,13 @@ class Session:
         asked = effective.hyperparameters(optimizer)
         checkpoints = self.checkpoints(run, self.meaning(model))
         restored = checkpoints.restore(model, optimizer)
-        finished = restored and run.status().state == "finished" and checkpoints.best.exists()
-        if restored and self.world.share(bool(finished)):
-            return restored.state, True
+        finished = self.world.share(self._finished(run, checkpoints, restored))
+        if finished is not None:
+            return TrainState.from_dict(finished), True
         replaced = effective.apply_hyperparameters(optimizer, asked)
         with self._record(run, checkpoints, restored) as tracker:
             state = self._reconciled(checkpoints, restored)
+            self._adopt(run, tracker, state)
             tracker.log_event(
                 "effective", step=state.step, replaced=replaced, **effective.facts(asked)
             )
@@ -221,6 +226,32 @@ class Session:
             _require_evaluation(state)
             self._status(run, "finished", state.step, best_step=state.best_step)
         return state, False
+
+    def _finished(
+        self, run: RunDirectory, checkpoints: Checkpoints, restored: Restored | None
+    ) -> dict[str, Any] | None:
+        """The last state of a run that needs no training; what the main process finds counts."""
+        if not self.world.main or restored is None or not checkpoints.best.exists():
+            return None
+        return restored.state.to_dict() if run.status().state == "finished" else None
+
+    def _adopt(self, run: RunDirectory, tracker: CompositeTracker, state: TrainState) -> None:
+        """Record what the run goes on with where it is not what it had."""
+        if not self.world.main:
+            return
+        found = differences(run, self.params, self.origin)
+        if found.surroundings and state.step:
+            _log.warning(
+                "%s goes on in other surroundings: %s; from step %d its numbers are no longer "
+                "equal, bit for bit, to those of an undisturbed run",
+                run.path, told_surroundings(found), state.step,
+            )  # fmt: skip
+            tracker.log_event("surroundings_changed", step=state.step, changes=found.surroundings)
+        if found.decisive:
+            _log.warning("%s goes on with other values: %s", run.path, found.words(limit=10))
+            changed = {name: list(values) for name, values in found.decisive.items()}
+            tracker.log_event("hyperparameters_changed", step=state.step, changes=changed)
+        adopt(run, self.params, self.origin, self.fingerprint, found=found, step=state.step)
 
     def _job(
         self, run: RunDirectory, model: Tacotron2, optimizer: torch.optim.Optimizer,
@@ -245,12 +276,12 @@ class Session:
         if not self.world.main:
             yield CompositeTracker([])
             return
-        self.origin.write(run.path)
         begun = run.metrics_file.exists()
         known = begun and any(record.kind == "params" for record in read_records(run.metrics_file))
         step = restored.state.step if restored else 0
         tracker = open_trackers(
             run, self.params.tracking, resume_step=step if begun else None,
+            unevaluated=bool(restored and restored.state.awaits_evaluation),
             services=not self.trial,
         )  # fmt: skip
         checkpoints.on_event = tracker.log_event
@@ -261,7 +292,7 @@ class Session:
         except StoppedError as stopped:
             with self._failing(run, tracker):
                 checkpoints.settle(seconds=STOPPED_SAVE_SECONDS)
-            self._status(run, "stopped", run.status().step, reason=stopped.message)
+            self._status(run, "stopped", noted_step(run), reason=stopped.message)
             tracker.close("stopped")
             raise
         except Exception as error:
@@ -278,7 +309,7 @@ class Session:
             raise
 
     def _fail(self, run: RunDirectory, tracker: CompositeTracker, error: Exception) -> None:
-        self._status(run, "failed", run.status().step, reason=str(error))
+        self._status(run, "failed", noted_step(run), reason=str(error))
         tracker.close("failed")
 
     def _status(
@@ -311,6 +342,17 @@ class Session:
                 f"training stopped on request at step {state.step} of {self.total_steps}; "
                 "nothing was done that is not saved."
             )
+
+
+def _warm_start_sha256(source: Path, runs: Path) -> str:
+    """The hash of the weights to begin with, which a run that goes on can do without."""
+    try:
+        return source_sha256(source)
+    except InputMissingError:
+        noted = warm_start_hash(runs, source)
+        if noted is None:
+            raise
+        return noted
 
 
 def _require_equal_text(dataset: Dataset, params: Params) -> None:

@@ -52,7 +52,7 @@ class Speedometer:
             names.FRAMES_PER_SECOND: self._real / seconds,
             names.PADDING_SHARE: 1.0 - self._real / max(1, self._computed),
             names.DATA_WAIT_SHARE: self._waited / seconds,
-            names.MEMORY_MB: _most_resident() / _MIB,
+            names.MEMORY_MB: most_resident_bytes() / _MIB,
         }
         if self._device.type == "cuda":
             values[names.DEVICE_MEMORY_MB] = torch.cuda.max_memory_allocated(self._device) / _MIB
@@ -60,6 +60,6 @@ class Speedometer:
         return values
 
 
-def _most_resident() -> int:
+def most_resident_bytes() -> int:
     """The most bytes that this process was resident with."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RESIDENT_UNIT

@@ -23,6 +23,7 @@ class PhaseState:
         reason: Why it was entered: start, goal, share or latest.
         aligned: Evaluations in a row at which attention could do without its guide; once they are
             enough, they stay so.
+        late: Whether any phase so far had to end without its goal.
     """
 
     index: int = 0
@@ -30,6 +31,7 @@ class PhaseState:
     met: int = 0
     reason: str = "start"
     aligned: int = 0
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,9 @@ class RecoveryState:
         warmup_step: Where the learning rate last began to rise again; 0 for never.
         loud_steps: Steps in a row whose gradient was too large.
         best_diagonality: The best evaluation's attention so far, of the weights in use.
+        restart_step: Where a plateau made the learning rate rise anew; 0 for nowhere.
+        restart_gain: What that multiplied ``learning_rate_factor`` by, while it is on trial or has
+            proved itself; 1 once it was taken back.
         gave_up: The trouble that ended the run, there being no intervention left; "" for none.
     """
 
@@ -78,6 +83,8 @@ class RecoveryState:
     warmup_step: int = 0
     loud_steps: int = 0
     best_diagonality: float = 0.0
+    restart_step: int = 0
+    restart_gain: float = 1.0
     gave_up: str = ""
 
 
@@ -93,6 +100,7 @@ class TrainState:
         best_step: When the best evaluation was made; 0 before the first.
         best_quality: Its figure of merit, lower is better; infinite before the first.
         best_values: What it measured.
+        awaits_evaluation: Whether this step is to be evaluated and was not yet.
         evaluated_step: When the last evaluation was made.
         diagonality: Its free-running attention, 0 to 1.
         forced_diagonality: Its teacher-forced attention.
@@ -108,6 +116,7 @@ class TrainState:
     best_step: int = 0
     best_quality: float = float("inf")
     best_values: dict[str, float] = field(default_factory=dict)
+    awaits_evaluation: bool = False
     evaluated_step: int = 0
     diagonality: float = 0.0
     forced_diagonality: float = 0.0

@@ -23,12 +23,12 @@ from kamerton.config.schema import AudioParams, TrainParams
 from kamerton.model.losses import Losses, Objective, losses_of
 from kamerton.model.tacotron2.convolution import commit_statistics, discard_statistics
 from kamerton.model.tacotron2.model import Tacotron2
-from kamerton.training.adaptive_gate import Stops, count_stops
 from kamerton.training.controls import Controls
 from kamerton.training.data import TensorBatch
 from kamerton.training.distributed import World, lost_peers_told
 from kamerton.training.objective import objective_of, target_of
 from kamerton.training.precision import autocast_dtype, needs_scaler, sets_tf32
+from kamerton.training.stops import Stops, count_stops
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,11 +255,12 @@ def _gathered(trainee: Trainee, passes: Sequence[_Pass], norm: Tensor) -> StepRe
     losses = torch.stack([_as_vector(one.losses) for one in passes]).sum(dim=0)
     counts = [one.counts(trainee.train) for one in passes]
     summed = torch.tensor(counts, dtype=torch.float64, device=losses.device).sum(dim=0)
-    everything = world.sum(torch.cat([losses, summed]))
-    total = torch.cat([everything, norm.detach().double()[None]]).cpu()
+    # The norm too: kernels of other devices may round it otherwise, and all must decide alike.
+    own = torch.cat([losses, summed, norm.detach().double()[None]])
+    total = world.sum(own).cpu()
     mean = total[: len(losses)] / (len(passes) * world.size)
     frames, padded, *stops = (int(value) for value in total[len(losses) : -1])
-    grad_norm = float(total[-1])
+    grad_norm = float(total[-1]) / world.size
     return StepResult(
         losses=_from_vector(mean, passes[0].losses),
         grad_norm=grad_norm,

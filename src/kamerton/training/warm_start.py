@@ -22,12 +22,12 @@ from kamerton.model import DESCRIPTION_FILE, WEIGHTS_FILE
 from kamerton.model.export import TORCH_FILE, load_model
 from kamerton.text.symbols import FIRST_SYMBOL
 from kamerton.training.checkpoint_format import read_checkpoint
-from kamerton.training.meaning import Meaning, changes, refuse
+from kamerton.training.meaning import Meaning, changes, is_dropout, refuse
 
 # What may differ: sizes of tables, noise, and what only training needs.
 _FREE = frozenset(
     {"symbols", "speakers", "double_decoder_reduction", "recurrent_noise", "variational",
-     "spectral_dropout"}
+}
 )  # fmt: skip
 _OF_THE_DATASET = ("mel_mean", "mel_deviation")
 _SYMBOL_ROWS = "encoder.embedding.weight"
@@ -182,7 +182,7 @@ def _require_same_network(source: Source, asked: Meaning) -> None:
         sizes = {
             name: value
             for name, value in meaning.architecture.items()
-            if name not in _FREE and not name.endswith("_dropout")
+            if name not in _FREE and not is_dropout(name)
         }
         return {"train.model": sizes, "audio": dict(meaning.audio)}
 

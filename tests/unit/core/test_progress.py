@@ -34,6 +34,20 @@ def test_what_is_left_is_told_from_what_was_done_since_the_first_report(capsys):
     ]  # fmt: skip
 
 
+def test_work_of_another_kind_has_a_rate_of_its_own(capsys):
+    clock = [0.0]
+    shown = PlainProgress("train", 0.0, lambda: clock[0])
+    for done, total, seconds in (
+        (0, 10, 1), (10, 10, 100),  # spectrograms
+        (0, 1000, 1), (100, 1000, 20),  # training: 180 seconds are left
+        (0, 1000, 1), (500, 1000, 50),  # the same anew
+    ):  # fmt: skip
+        clock[0] += seconds
+        shown(done, total)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[2:] == ["train: 0%", "train: 10%, 3:00 left", "train: 0%", "train: 50%, 0:50 left"]
+
+
 def test_on_a_terminal_there_is_a_bar_with_the_time_left_and_the_note(monkeypatch):
     shown = io.StringIO()
     monkeypatch.setattr(shown, "isatty", lambda: True)

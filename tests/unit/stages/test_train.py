@@ -270,8 +270,42 @@ def test_resume_with_other_parameters_names_them(
         stop_after_the_first_step(patch)
         with pytest.raises(StoppedError):
             train(**ports, params=quick(), runs=runs)
-    with pytest.raises(ParamsError, match=r"train\.learning_rate"):
-        train(**ports, params=quick(learning_rate=5e-4), runs=runs, resume=True)
+    said = r"train\.model\.prenet_dim \(cold\), train\.batch_size \(warm\), .*rate \(hot\)\."
+    model = quick().train.model.model_copy(update={"prenet_dim": 12}).model_dump()
+    with pytest.raises(ParamsError, match=said) as caught:
+        train(**ports, params=quick(learning_rate=5e-4, batch_size=3, model=model), runs=runs,
+              resume=True)  # fmt: skip
+    assert "--warm-start" in caught.value.hint
+    with pytest.raises(ParamsError, match=r"train\.seed \(cold\)\."):
+        train(**ports, params=quick(seed=7), runs=runs, resume=True)
+    with pytest.raises(ParamsError, match=r"train\.batch_size \(warm\)\.") as caught:
+        train(**ports, params=quick(batch_size=3), runs=runs, resume=True)
+    assert "only hot ones may change" in caught.value.hint
+
+
+def test_a_run_that_gave_up_says_so(ports: dict[str, Path], runs: Path, caplog: Any,
+                                    monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    from kamerton.training import loop, recovery
+
+    def give_up(*arguments: Any, evaluated: bool) -> recovery.Decision | None:
+        del arguments
+        return recovery.Decision("explosion", "stop", counts=False) if evaluated else None
+
+    monkeypatch.setattr(loop.recovery, "decide", give_up)
+    report = train(**ports, params=quick(eval_interval_steps=2), runs=runs)
+    assert (report.steps, report.gave_up) == (2, "explosion")
+    assert dict(report.summary())["steps"] == "2 of 4, given up after explosion; best at 2"
+    assert report.metrics()["gave_up"] == 1.0
+    assert "no recovery was left after explosion" in caplog.text
+    assert "given up after explosion" in ports["report"].read_text()
+
+
+def test_patience_is_not_giving_up(ports: dict[str, Path], runs: Path) -> None:
+    params = quick(max_steps=8, eval_interval_steps=1, patience_share=0.1, learning_rate=1e-12)
+    report = train(**ports, params=params, runs=runs)
+    assert report.steps < 8
+    assert "out of patience" in dict(report.summary())["steps"]
+    assert (report.gave_up, report.metrics()["gave_up"]) == ("", 0.0)
 
 
 def test_a_trial_prints_its_values_and_exports_nothing(

@@ -290,3 +290,56 @@ def test_the_newest_events_are_found_among_many_numbers(tmp_path: Path) -> None:
     assert [event.step for event in last_events(path, 3)] == [10, 20, 30]
     assert [event.step for event in last_events(path, 2)] == [20, 30]
     tracker.close("finished")
+
+
+def test_events_of_one_name_at_one_step_are_told_apart_by_what_they_say(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    tracker, cursor = JsonlTracker(tmp_path), MetricsCursor(tmp_path / "metrics.jsonl")
+    for reason in ("first", "second", "first"):  # the third is the first, written again
+        tracker.log_event("trouble", step=3, reason=reason)
+    assert [record.fields["reason"] for record in cursor.poll()] == ["first", "second"]
+    tracker.log_event("trouble", step=4, reason="first")
+    assert [record.step for record in cursor.poll()] == [4]
+    tracker.close("stopped")
+    cursor.poll()
+
+    # Killed and gone on from step 2: what a reader had is not new when it is made again.
+    again = JsonlTracker(tmp_path, resume_step=2)
+    for step, reason in ((3, "first"), (3, "second"), (4, "first"), (4, "other")):
+        again.log_event("trouble", step=step, reason=reason)
+    again.close("finished")
+    fresh = [record for record in cursor.poll() if record.name == "trouble"]
+    assert [(record.step, record.fields["reason"]) for record in fresh] == [(4, "other")]
+    whole = [record for record in read_records(path) if record.name == "trouble"]
+    assert [(record.step, record.fields["reason"]) for record in whole] == [
+        (3, "first"), (3, "second"), (4, "first"), (4, "other"),
+    ]  # fmt: skip
+    assert len(cursor.seen) < 10  # what is behind does not pile up
+
+
+def test_numbers_that_are_not_finite_are_kept_in_events(tmp_path: Path) -> None:
+    tracker = JsonlTracker(tmp_path)
+    tracker.log_event("recovery", step=1, values={"norm": math.inf, "all": [1.0, math.nan]})
+    tracker.close("finished")
+    record = next(r for r in read_records(tmp_path / "metrics.jsonl") if r.name == "recovery")
+    assert record.fields == {"values": {"norm": "inf", "all": [1.0, "nan"]}}
+
+
+@pytest.mark.parametrize("unevaluated", [True, False])
+def test_what_an_interrupted_evaluation_recorded_is_dropped(
+    tmp_path: Path, unevaluated: bool
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    tracker = JsonlTracker(tmp_path)
+    tracker.log_metrics({"train_loss": 1.0}, 4)
+    tracker.log_event("evaluating", step=4)
+    for _ in range(2):  # interrupted twice
+        tracker.log_event("best", step=4, quality=0.5)
+        tracker.log_metrics({"val_loss": 1.0}, 4)
+        tracker.close("stopped")
+        tracker = JsonlTracker(tmp_path, resume_step=4, unevaluated=unevaluated)
+    tracker.close("finished")
+    lines = [Record.parse(line) for line in path.read_bytes().splitlines()]
+    told = [r.name or next(iter(r.values)) for r in lines if r is not None and r.name != "ended"]
+    evaluation = [] if unevaluated else ["best", "val_loss"]
+    assert told == ["train_loss", "evaluating", *(2 * [*evaluation, "resumed"])]

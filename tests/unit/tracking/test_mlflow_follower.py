@@ -222,7 +222,25 @@ def test_an_active_run_that_is_not_there_is_reported_and_another_made(
         follower.close("finished")
         assert run_id(run) != active
         assert client.get_run(run_id(run)).info.status == "FINISHED"
-        assert f"no run {active}" in caplog.text
+        assert f"{active} is named as the active run" in caplog.text
+        assert "has no such run" in caplog.text
+
+
+def test_an_active_run_that_records_another_directory_is_left_to_it(
+    tmp_path: Path, client: Any, mlflow_database: str, pipeline_step: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    first, second = new_run(tmp_path, "first"), new_run(tmp_path, "second")
+    for run, loss in ((first, 1.0), (second, 2.0)):
+        tracker, follower = JsonlTracker(run), follow(run, mlflow_database, active=pipeline_step)
+        tracker.log_metrics({"loss": loss}, 1)
+        tracker.close("finished")
+        follower.close("finished")
+    assert run_id(first) == pipeline_step != run_id(second)
+    assert points(client, first, "loss") == [(1, 1.0)]
+    assert points(client, second, "loss") == [(1, 2.0)]
+    assert client.get_run(pipeline_step).data.tags["kamerton.run_directory"] == first.name
+    assert f"it records {first.name}" in caplog.text
 
 
 def test_runs_below_an_active_run_are_nested_in_it(

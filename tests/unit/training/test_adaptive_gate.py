@@ -8,8 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kamerton.training.adaptive_gate import INTERVAL_STEPS, count_stops, updated
+from kamerton.training.adaptive_gate import INTERVAL_STEPS, updated
 from kamerton.training.state import GateState
+from kamerton.training.stops import count_stops
 
 PERFECT, BLIND = (10, 10, 10), (0, 0, 10)
 

@@ -239,6 +239,17 @@ def test_a_best_one_that_is_gone_is_replaced_by_the_step_of_its_name_or_forgotte
     assert "the best checkpoint is gone" in caplog.text
 
 
+def test_what_another_host_left_half_written_is_removed(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints.save(*trained(1), at(2), scheduled=True)
+    for name in (".last.pt.partial-pod_7-1", ".step_00000004.pt.partial-pod_7-1"):
+        (tmp_path / name).write_bytes(b"half")
+    (tmp_path / "notes.partial-1").write_text("not ours")
+    checkpoints.reconcile(at(2))
+    assert names(tmp_path) == {"last.pt", "step_00000002.pt", "notes.partial-1"}
+    assert [step for step, _ in checkpoints.steps()] == [2]
+
+
 def test_what_a_killed_run_made_beyond_its_state_is_removed(tmp_path: Path) -> None:
     model, optimizer = trained(1)
     wide, narrow = Checkpoints(tmp_path, keep=9), Checkpoints(tmp_path, keep=2)

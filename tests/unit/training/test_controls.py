@@ -133,6 +133,14 @@ def test_the_safe_learning_rate_grows_with_the_root_of_the_utterances_of_a_step(
     assert safe_learning_rate(params(batch_size=64)) == pytest.approx(3e-3)
     assert safe_learning_rate(params(batch_size=16)) == pytest.approx(1.5e-3)
     assert safe_learning_rate(params(batch_size=16, accumulation=4)) == pytest.approx(3e-3)
+    assert safe_learning_rate(params(batch_size=16), 4) == pytest.approx(3e-3)
+
+
+def test_a_restart_goes_as_high_as_the_utterances_of_all_processes_allow() -> None:
+    train = params(batch_size=4, learning_rate=7e-4, phases={"count": 0})
+    state = TrainState(step=0, recovery=RecoveryState(learning_rate_factor=2.0))
+    rates = [controls_at(state, TOTAL, train, processes=n).learning_rate for n in (1, 64)]
+    assert rates == pytest.approx([7.5e-4, 1.4e-3], rel=1e-3)
 
 
 def test_changes_are_told_once_and_only_of_owners_and_their_factors() -> None:

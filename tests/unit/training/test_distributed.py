@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from kamerton.core import workers
 from kamerton.core.errors import ParamsError, PipelineError, UsageError
 from kamerton.core.ranks import Ranks
 from kamerton.training import distributed
@@ -77,6 +78,13 @@ def test_all_have_what_the_main_process_shares(outcomes: list[dict[str, Any]]) -
 def test_a_mean_is_over_all(outcomes: list[dict[str, Any]]) -> None:
     for outcome in outcomes:
         assert outcome["mean"].tolist() == [0.5, 3.0]
+
+
+def test_work_that_one_leaves_on_request_is_left_by_all(outcomes: list[dict[str, Any]]) -> None:
+    by_main, by_other, by_none = zip(*(outcome["left"] for outcome in outcomes), strict=True)
+    assert by_main == ("left early", "left early")
+    assert by_other == ("another process of this training was asked to stop.", "left early")
+    assert by_none == ("done", "done")
 
 
 def test_processes_that_differ_all_say_so(outcomes: list[dict[str, Any]]) -> None:
@@ -211,10 +219,14 @@ def test_cores_are_shared_among_the_processes_of_a_machine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(8)))
+    monkeypatch.setattr(workers, "_container_limit", lambda _folder: 64)
     assert World().threads(0) == 8
     assert World(0, 2, 0, 2).threads(0) == 4
     assert World(0, 16, 0, 16).threads(0) == 1
     assert World(0, 2, 0, 2).threads(3) == 3
+    monkeypatch.setattr(workers, "_container_limit", lambda _folder: 4)  # of a pod
+    assert World().threads(0) == 4
+    assert World(0, 2, 0, 2).threads(0) == 2
 
 
 def test_every_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,9 +18,10 @@ from kamerton.model.tacotron2.model import Predicted, Spoken, Tacotron2
 from kamerton.tracking import names
 from kamerton.training import evaluation as module
 from kamerton.training.data import TensorBatch
-from kamerton.training.evaluation import evaluate, predicted_stops, read_example, teacher_forced
+from kamerton.training.evaluation import evaluate, read_example, teacher_forced
 from kamerton.training.objective import objective_of
 from kamerton.training.session import Session
+from kamerton.training.stops import predicted_stops
 from tests.tiny_corpus import tiny_params, write_tiny_dataset
 
 

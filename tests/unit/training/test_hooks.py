@@ -14,6 +14,7 @@ from kamerton.data.manifest import Dataset
 from kamerton.training import session as session_module
 from kamerton.training.evaluation import Evaluation
 from kamerton.training.hooks import StepFacts, Watchers
+from kamerton.training.state import TrainState
 from tests.tiny_corpus import tiny_params, write_tiny_dataset
 from tests.unit.training.test_loop import (
     _fixed_code,  # noqa: F401
@@ -42,10 +43,10 @@ class Listener:
         self.facts.append(facts)
         self._hear("step", facts.state.step)
 
-    def on_eval(self, facts: StepFacts, evaluation: Evaluation) -> None:
-        assert facts.state.evaluated_step == facts.state.step
+    def on_eval(self, state: TrainState, evaluation: Evaluation) -> None:
+        assert state.evaluated_step == state.step
         assert evaluation.values
-        self._hear("eval", facts.state.step)
+        self._hear("eval", state.step)
 
     def on_epoch(self, facts: StepFacts) -> None:
         self._hear("epoch", facts.state.epoch)

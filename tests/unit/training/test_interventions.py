@@ -18,8 +18,9 @@ from kamerton.config.schema import Params
 from kamerton.core.errors import PipelineError
 from kamerton.data.manifest import Dataset
 from kamerton.tracking import names, read_records
-from kamerton.training import loop
+from kamerton.training import loop, recovery
 from kamerton.training.checkpoint import read_checkpoint
+from kamerton.training.distributed import World
 from kamerton.training.recovery import reset_attention
 from kamerton.training.state import TrainState
 from kamerton.training.step import make_optimizer
@@ -75,11 +76,11 @@ def shout(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:
 
 def see(monkeypatch: pytest.MonkeyPatch, attention: Callable[[int], float]) -> None:
     """Let evaluations find this diagonality, by step, and quality follow from it."""
-    real_step, real_evaluate, made = loop.train_step, loop.evaluate, [0]
+    real_conclude, real_evaluate, made = loop._conclude, loop.evaluate, [0]
 
-    def train_step(trainee: Any, batches: Any, controls: Any, *, step: int) -> Any:
-        made[0] = step + 1
-        return real_step(trainee, batches, controls, step=step)
+    def conclude(job: Any, trainee: Any, state: TrainState, *rest: Any) -> Any:
+        made[0] = state.step
+        return real_conclude(job, trainee, state, *rest)
 
     def evaluate(*args: Any) -> Any:
         evaluation = real_evaluate(*args)
@@ -88,7 +89,7 @@ def see(monkeypatch: pytest.MonkeyPatch, attention: Callable[[int], float]) -> N
         values = {**evaluation.values, **seen}
         return dataclasses.replace(evaluation, values=values, quality=1.0 - found)
 
-    monkeypatch.setattr(loop, "train_step", train_step)
+    monkeypatch.setattr(loop, "_conclude", conclude)
     monkeypatch.setattr(loop, "evaluate", evaluate)
 
 
@@ -108,13 +109,15 @@ def collapse_without_a_good_one(patch: pytest.MonkeyPatch) -> None:
     see(patch, lambda step: {4: 0.55, 8: 0.52}.get(step, 0.1))
 
 
-def dying_at(step: int) -> Callable[..., None]:
+def dying_at(step: int, *, saved: bool) -> Callable[..., None]:
     real = loop._save
 
     def save(job: Any, trainee: Any, state: TrainState, **when: bool) -> None:
-        if state.step == step:
+        dies = state.step == step and not state.awaits_evaluation
+        if saved or not dies:
+            real(job, trainee, state, **when)
+        if dies:
             raise KilledError
-        real(job, trainee, state, **when)
 
     return save
 
@@ -142,12 +145,11 @@ def test_it_is_recorded_effective_and_the_same_after_kills(
     # Killed right before it, between the deed and its saving, and right after.
     with pytest.raises(KilledError):
         go(session(dataset, rough, short()), die_at=at - 1)
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "_save", dying_at(at))
-        with pytest.raises(KilledError):
-            go(session(dataset, rough, short()))
-    with pytest.raises(KilledError):
-        go(session(dataset, rough, short()), die_at=at)
+    for after in (False, True):
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "_save", dying_at(at, saved=after))
+            with pytest.raises(KilledError):
+                go(session(dataset, rough, short()))
     # It is on disk at once, with the weights it took.
     saved = read_checkpoint(only_run(rough).checkpoints / "last.pt")
     assert saved["state"]["step"] == at
@@ -299,16 +301,19 @@ def test_a_plateau_restarts_warm(dataset: Dataset, tmp_path: Path) -> None:
     params = short(
         learning_rate=1e-12, weight_decay=0.0, max_steps=30, eval_interval_steps=2,
         checkpoint_interval_steps=30, monitoring={"log_interval_steps": 1}, phases={"count": 0},
-        recovery={"max_recoveries": 1},
     )  # fmt: skip
     # At this learning rate nothing improves after the first evaluation.
     state = go(session(dataset, tmp_path, params))
-    ((step, fields),) = happened(tmp_path)
-    assert fields["cause"] == "plateau"
+    (step, fields), (taken_back, told) = happened(tmp_path)
+    assert fields["cause"] == told["cause"] == "plateau"
     assert step == state.best_step + 8  # four evaluations; an eighth of 30 steps is less
-    assert state.recovery.learning_rate_factor == 2.0
     rates = learning_rates(tmp_path)
     assert rates[step + 1] > 1.5 * rates[step]
+    # It brought nothing: the rate is what it was, and there is no second one.
+    assert (taken_back, told["action"]) == (step + 4, "took the restart back")
+    assert rates[taken_back] > 1.5 * rates[taken_back + 1]
+    assert state.recovery.learning_rate_factor == 1.0
+    assert (state.recovery.count, state.recovery.last_step) == (1, step)
 
 
 @pytest.mark.parametrize("kind", ["location_sensitive", "dynamic_convolution", "forward"])
@@ -370,6 +375,24 @@ def test_processes_that_train_together_recover_alike(tmp_path: Path, repository:
     assert_equal(dict(ours["model"]), weights(runs, "last.pt"))
 
 
+def test_processes_make_sure_that_they_did_the_same(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    explosion(monkeypatch)
+    done: list[str] = []
+    real = recovery.act
+    monkeypatch.setattr(recovery, "act", lambda *args: done.append("act") or real(*args))
+    monkeypatch.setattr(World, "barrier", lambda self: done.append("barrier"))
+    monkeypatch.setattr(World, "require_equal", lambda self, *told: done.append(": ".join(told)))
+    go(session(dataset, tmp_path, short()))
+    at = done.index("act")
+    before, told, after = done[at - 1], done[at + 1], done[at + 2]
+    assert before == after == "barrier"
+    assert told.startswith("what was done about trouble: ")
+    assert "went back to a checkpoint" in told
+    assert '"checkpoint": ' in told
+
+
 # Phases, curriculum, clipping and the gate in a run.
 
 
@@ -387,22 +410,23 @@ def test_phases_change_the_run_and_are_recorded(
     state = go(session(dataset, phased, short(**given)))
     go(session(dataset, plain, short(**{**given, "eval_interval_steps": 28}, phases={"count": 0})))
     assert happened(phased, "phase") == [
-        (step, {"phase": index, "reason": "goal"}) for index, step in ((1, 3), (2, 6), (3, 9))
-    ]
+        (step, {"phase": index, "reason": reason})
+        for index, step, reason in ((1, 3, "goal"), (2, 9, "goal"), (3, 24, "share"))
+    ]  # the second after half of its share of 12 steps
     assert state.phase.index == 3
     ours, theirs = learning_rates(phased), learning_rates(plain)
-    ratios = [ours[step] / theirs[step] for step in (3, 4, 7, 10, 28)]
+    ratios = [ours[step] / theirs[step] for step in (3, 4, 10, 25, 28)]
     assert ratios == pytest.approx([1.0, 0.8, 0.5, 0.3, 0.3])
     phases = series(phased, "phase")
-    assert [phases[step] for step in (3, 4, 7, 10)] == [0, 1, 2, 3]
+    assert [phases[step] for step in (3, 4, 10, 25)] == [0, 1, 2, 3]
     raw = series(phased, "train_guided_attention_loss")
     weighted = series(phased, "train_guided_attention_weighted")
     # Attention holds by itself after five evaluations.
-    factors = [weighted[step] / raw[step] for step in (5, 6, 7, 10)]
+    factors = [weighted[step] / raw[step] for step in (5, 6, 10, 25)]
     assert factors == pytest.approx([10.0, 3.0, 1.0, 0.5], rel=1e-4)
     assert happened(plain, "phase") == []
     controls = dict(happened(phased, "control"))
-    assert set(controls) == {1, 3, 5, 6, 9}  # each change once, and all owners after step 1
+    assert set(controls) == {1, 3, 5, 9, 24}  # each change once, and all owners after step 1
     assert controls[3]["changes"]["learning_rate"]["owner"] == "phase"
 
 

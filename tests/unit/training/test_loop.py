@@ -15,8 +15,9 @@ from kamerton.core import files
 from kamerton.core.errors import PipelineError, StoppedError
 from kamerton.core.stop import StopRequest
 from kamerton.data.manifest import Dataset
-from kamerton.tracking import RunDirectory, names, read_records
+from kamerton.tracking import JsonlTracker, RunDirectory, names, read_records
 from kamerton.training import checkpoint as checkpoint_module
+from kamerton.training import loop
 from kamerton.training.checkpoint import read_checkpoint
 from kamerton.training.session import Session, fixed_threads
 from kamerton.training.state import TrainState
@@ -120,7 +121,7 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
     assert_equal(outcome(tmp_path), undisturbed)
 
 
-@pytest.mark.parametrize("write", [1, 2, 3, 4])
+@pytest.mark.parametrize("write", [1, 2, 3, 4, 5])
 def test_death_while_a_checkpoint_is_written_loses_nothing(
     dataset: Dataset, tmp_path: Path, undisturbed: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch, write: int,
@@ -146,7 +147,7 @@ def test_death_while_a_checkpoint_is_written_loses_nothing(
     assert not list(only_run(tmp_path).checkpoints.glob(".*partial*"))
 
 
-@pytest.mark.parametrize("stop_at", [2, 4])
+@pytest.mark.parametrize("stop_at", [2, 4, 5])
 def test_a_stop_finishes_the_step_saves_and_goes_on_exactly(
     dataset: Dataset, tmp_path: Path, undisturbed: dict[str, Any], stop_at: int
 ) -> None:
@@ -160,6 +161,162 @@ def test_a_stop_finishes_the_step_saves_and_goes_on_exactly(
     go(session(dataset, tmp_path, tiny_params()))
     assert only_run(tmp_path).status().state == "finished"
     assert_equal(outcome(tmp_path), undisturbed)
+
+
+class Loop:
+    """Kills a run at moments within its loop, each once."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, moments: list[tuple[str, int]]) -> None:
+        self.moments, self.evaluated, self.trained = list(moments), [], []
+        real_evaluate, real_after = loop._evaluate, loop._after
+        real_changes, real_save = loop._log_changes, loop._save
+
+        def evaluate(job: Any, trainee: Any, state: TrainState, watchers: Any) -> TrainState:
+            self.evaluated.append(state.step)
+            self.die("before", state.step)
+            state = real_evaluate(job, trainee, state, watchers)
+            self.die("after", state.step)
+            return state
+
+        def after(*args: Any) -> TrainState:
+            state = real_after(*args)
+            self.trained.append(state.step)
+            return state
+
+        def changes(job: Any, before: TrainState, state: TrainState) -> None:
+            real_changes(job, before, state)
+            if state.evaluated_step == state.step:
+                self.die("recorded", state.step)
+
+        def save(job: Any, trainee: Any, state: TrainState, **when: bool) -> None:
+            real_save(job, trainee, state, **when)
+            if when["scheduled"]:
+                self.die("saved", state.step)
+
+        for name, wrapped in (("_evaluate", evaluate), ("_after", after),
+                              ("_log_changes", changes), ("_save", save)):  # fmt: skip
+            monkeypatch.setattr(loop, name, wrapped)
+
+    def die(self, moment: str, step: int) -> None:
+        if (moment, step) in self.moments:
+            self.moments.remove((moment, step))
+            raise KilledError
+
+
+def scheduled(**train: Any) -> Params:
+    """Saved and evaluated at the same steps, with phases that evaluations change."""
+    return tiny_params(max_steps=16, eval_interval_steps=4, checkpoint_interval_steps=4,
+                       keep_checkpoints=2, **train)  # fmt: skip
+
+
+@pytest.mark.parametrize("moment", ["before", "after", "recorded", "saved"])
+def test_death_around_an_evaluation_loses_no_step_and_repeats_one_evaluation_at_most(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    calm, rough = tmp_path / "calm", tmp_path / "rough"
+    calm.mkdir()
+    rough.mkdir()
+    go(session(dataset, calm, scheduled()))
+    steps = [4, 8, 16]
+    seen = Loop(monkeypatch, [(moment, step) for step in steps])
+    for _ in steps:
+        with pytest.raises(KilledError):
+            go(session(dataset, rough, scheduled()))
+    go(session(dataset, rough, scheduled()))
+    assert not seen.moments
+    assert seen.trained == list(range(1, 17))  # each step once, whatever was killed
+    repeated = [] if moment == "saved" else steps
+    assert sorted(seen.evaluated) == sorted([4, 8, 12, 16, *repeated])
+    assert_equal(outcome(rough), outcome(calm))
+    kept = [sorted(path.name for path in only_run(runs).checkpoints.iterdir())
+            for runs in (calm, rough)]  # fmt: skip
+    assert kept[0] == kept[1]
+    # The file itself, not only what readers make of it, has each line once.
+    texts = [only_run(runs).metrics_file.read_text().splitlines() for runs in (calm, rough)]
+    counts = [sum('"val_loss"' in line or '"name":"best"' in line for line in text)
+              for text in texts]  # fmt: skip
+    assert counts[0] == counts[1]
+
+
+def test_an_evaluation_made_again_finds_the_checkpoints_that_were_there(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[tuple[int, list[str]]] = []
+    real_evaluate, real_link, deaths = loop._evaluate, checkpoint_module.link_file, [1]
+
+    def evaluate(job: Any, trainee: Any, state: TrainState, watchers: Any) -> TrainState:
+        found.append((state.step, [path.name for _, path in job.checkpoints.steps()]))
+        return real_evaluate(job, trainee, state, watchers)
+
+    def link(source: Path, target: Path) -> None:
+        if source.name == "step_00000012.pt" and deaths:  # it is there, and last.pt is not it
+            deaths.pop()
+            raise KilledError
+        real_link(source, target)
+
+    monkeypatch.setattr(loop, "_evaluate", evaluate)
+    monkeypatch.setattr(checkpoint_module, "link_file", link)
+    with pytest.raises(KilledError):
+        go(session(dataset, tmp_path, scheduled()))
+    go(session(dataset, tmp_path, scheduled()))
+    kept = (12, ["step_00000004.pt", "step_00000008.pt"])
+    assert found[2:4] == [kept, kept]
+    assert [step for step, _ in found] == [4, 8, 12, 12, 16]
+
+
+def test_a_stop_at_an_evaluation_is_obeyed_before_it(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = Loop(monkeypatch, [])
+    with pytest.raises(StoppedError, match="at step 8 of 16"):
+        go(session(dataset, tmp_path, scheduled()), stop_at=8)
+    assert seen.evaluated == [4]
+    saved = read_checkpoint(only_run(tmp_path).checkpoints / "last.pt")["state"]
+    assert (saved["step"], saved["awaits_evaluation"]) == (8, True)
+    assert not (only_run(tmp_path).checkpoints / "step_00000008.pt").exists()
+    go(session(dataset, tmp_path, scheduled()))
+    assert seen.evaluated == [4, 8, 12, 16]
+
+
+def test_the_record_is_on_disk_before_a_state_is(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    def noted(owner: Any, name: str) -> None:
+        real = getattr(owner, name)
+
+        def call(*args: Any, **named: Any) -> Any:
+            done.append(name)
+            return real(*args, **named)
+
+        monkeypatch.setattr(owner, name, call)
+
+    for name in ("log_metrics", "log_event", "flush"):
+        noted(JsonlTracker, name)
+    noted(checkpoint_module.Checkpoints, "save")
+    go(session(dataset, tmp_path, tiny_params()))
+    saves = [index for index, name in enumerate(done) if name == "save"]
+    assert len(saves) >= 3
+    assert {done[index - 1] for index in saves} == {"flush"}
+
+
+def test_a_picture_that_fails_is_told_once_and_changes_nothing(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    undisturbed: dict[str, Any], caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    def broken(*args: Any, **named: Any) -> None:
+        raise MemoryError("no room for a picture")
+
+    monkeypatch.setattr(loop, "illustrate_when_due", broken)
+    state = go(session(dataset, tmp_path, tiny_params(), trial=False))
+    assert state.step == 12
+    assert_equal(outcome(tmp_path)["files"]["last.pt"]["model"],
+                 undisturbed["files"]["last.pt"]["model"])  # fmt: skip
+    told = [r for r in read_records(only_run(tmp_path).metrics_file)
+            if r.name == "tracking_trouble"]  # fmt: skip
+    assert [record.fields["reason"] for record in told] == ["no room for a picture"]
+    assert sum("no room for a picture" in record.getMessage() for record in caplog.records) == 1
 
 
 def test_evaluating_and_saving_at_other_steps_does_not_change_the_weights(
@@ -181,8 +338,6 @@ def test_another_seed_is_another_run(
 
 def poison(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:
     """Make the losses of some steps not finite."""
-    from kamerton.training import loop
-
     real = loop.train_step
 
     def train_step(trainee: Any, batches: Any, controls: Any, *, step: int) -> Any:
@@ -228,7 +383,7 @@ def test_it_stops_when_patience_runs_out(dataset: Dataset, tmp_path: Path) -> No
 
 
 def test_the_log_has_every_loss_raw_and_weighted(dataset: Dataset, tmp_path: Path) -> None:
-    go(session(dataset, tmp_path, tiny_params(guided_attention_weight=4.0)))
+    go(session(dataset, tmp_path, tiny_params(guided_attention_weight=4.0, phases={"count": 0})))
     records = read_records(only_run(tmp_path).metrics_file)
     values = next(r.values for r in records if r.kind == "metrics" and r.step == 10)
     weighted = values["train_guided_attention_weighted"]
@@ -248,7 +403,7 @@ def test_a_learning_rate_that_may_be_too_high_is_told_once_and_used(
     dataset: Dataset, tmp_path: Path
 ) -> None:
     high, low = tmp_path / "high", tmp_path / "low"
-    for runs, rate in ((high, 4e-3), (low, 7e-4)):  # 3e-3 sqrt(4 / 64) = 7.5e-4
+    for runs, rate in ((high, 4e-3), (low, 2e-3)):  # three times 3e-3 sqrt(4 / 64) is 2.25e-3
         runs.mkdir()
         go(session(dataset, runs, tiny_params(max_steps=3, learning_rate=rate, warmup_steps=0)))
     told = [r for r in read_records(only_run(high).metrics_file) if r.name == "learning_rate_high"]

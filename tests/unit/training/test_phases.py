@@ -48,10 +48,18 @@ def test_boundaries_are_those_of_500_2000_3000_and_3500_epochs():
     assert boundaries(PhaseParams(count=0)) == (1.0,)
 
 
-def test_a_goal_met_at_once_is_left_after_three_evaluations_each():
+def test_a_goal_met_at_once_is_left_after_half_of_the_share_of_each():
+    # Half of 100 steps, and half of 300 after that.
     assert entered(go_on(attention=lambda step: 0.95)) == {
-        0: (0, "start"), 1: (30, "goal"), 2: (60, "goal"), 3: (600, "share"),
+        0: (0, "start"), 1: (50, "goal"), 2: (200, "goal"), 3: (600, "share"),
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("every", [1, 7, 20])
+def test_how_often_a_run_is_evaluated_does_not_hurry_it(every):
+    begins = entered(go_on(every=every, attention=lambda step: 0.95))
+    assert begins[1][0] == max(50, 3 * every)
+    assert begins[2][0] == begins[1][0] + 150
 
 
 def test_a_goal_that_is_never_met_takes_half_as_long_again():
@@ -108,6 +116,10 @@ def test_it_only_goes_on_and_never_later_than_its_latest_end(run):
             assert state.since_step == step
             assert state.reason in {"goal", "share", "latest"}
             first_possible = boundaries(params)[before.index]
+            if state.reason == "goal":
+                ends = boundaries(params)
+                own = ends[before.index] - (ends[before.index - 1] if before.index else 0.0)
+                assert step - before.since_step >= 0.5 * own * total - 1e-6
             if state.reason == "share" and state.index == before.index + 1:
                 assert step / total >= first_possible
         before = state
@@ -130,7 +142,12 @@ def test_a_late_phase_takes_at_most_half_of_its_share_more(index, count):
 
 def test_what_phases_make_of_the_learning_rate():
     states = go_on(attention=lambda step: 0.95)
-    assert [learning_rate_factor(states[at], FOUR) for at in (0, 35, 65, 650)] == [1, 0.8, 0.5, 0.3]
+    assert [learning_rate_factor(states[at], FOUR) for at in (0, 55, 250, 650)] == [
+        1,
+        0.8,
+        0.5,
+        0.3,
+    ]
     assert learning_rate_factor(states[-1], PhaseParams(count=0)) == 1.0
 
 
@@ -145,15 +162,32 @@ def test_guided_attention_is_not_weakened_before_attention_holds_by_itself():
     assert factors[-1] == 0.05
 
 
-def test_guided_attention_is_doubled_once_while_a_phase_ended_without_its_goal():
+def test_guided_attention_is_doubled_from_a_phase_without_its_goal_until_attention_holds():
     # Phase 1 ends at step 150 of 700 without it; attention holds from step 400 on.
     states = go_on(attention=lambda step: 0.1 if step < 400 else 0.9)
     factors = [guided_factor(state, FOUR) for state in states]
     late = next(step for step, state in enumerate(states) if state.reason == "latest")
     assert factors[late - 1] == 1.0
-    assert set(factors[late:398]) == {2.0}
-    assert 2.0 not in factors[400:]
+    # Five good evaluations, the last at step 440.
+    assert set(factors[late:439]) == {2.0}
+    assert 2.0 not in factors[439:]
     assert factors[-1] == 0.05
+
+
+def test_the_emergency_lasts_as_long_as_attention_does_not_hold_whatever_ends_a_phase():
+    states = go_on()
+    assert (states[-1].index, states[-1].reason) == (3, "share")
+    assert guided_factor(states[-1], FOUR) == 2.0
+
+
+def test_the_emergency_does_not_flap_where_attention_is_nearly_there():
+    late = PhaseState(index=1, since_step=150, reason="latest", late=True)
+    found = [0.69, 0.71, 0.72, 0.68, 0.7, 0.69, *[0.75] * 5, 0.3]
+    factors = []
+    for step, diagonality in enumerate(found, start=151):
+        late = next_phase(late, step, TOTAL, diagonality, FOUR)
+        factors.append(guided_factor(late, FOUR))
+    assert factors == [2.0] * 10 + [0.3] * 2
 
 
 def test_four_good_evaluations_and_a_bad_one_do_not_count_but_five_do_for_good():

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from kamerton.config.schema import TrainParams
+from kamerton.training.checkpoint import Checkpoints
 from kamerton.training.clipping import usual_norm
-from kamerton.training.recovery import Decision, count_loud, decide, forget_bad_moments
+from kamerton.training.recovery import (
+    Decision,
+    _saved,
+    act,
+    count_loud,
+    decide,
+    forget_bad_moments,
+)
+from kamerton.training.schedule import is_out_of_patience
 from kamerton.training.state import ClipState, RecoveryState, TrainState
 from kamerton.training.step import StepResult
 
@@ -169,6 +179,82 @@ def test_a_restart_has_the_same_time_to_show_that_it_helps() -> None:
     assert judge(dataclasses.replace(acted, step=530)) is not None
 
 
+def test_there_is_one_restart_in_a_run_and_never_the_last_intervention() -> None:
+    again = dataclasses.replace(STALE, recovery=past(count=1, last_step=100, restart_step=100))
+    assert judge(again) is None
+    two = dataclasses.replace(STALE, recovery=past(count=2, last_step=100))
+    assert judge(two) is None  # the third is for an explosion
+    assert deed(judge(two, params(max_recoveries=4))) == ("plateau", "warm_restart")
+    assert judge(STALE, params(max_recoveries=1)) is None
+
+
+def test_a_restart_that_found_nothing_better_is_taken_back_and_one_that_did_is_not() -> None:
+    acted = past(count=1, last_step=500, restart_step=500, restart_gain=2.0)
+    state = dataclasses.replace(STALE, step=630, recovery=acted)
+    decision = judge(state)
+    assert deed(decision) == ("plateau", "take_back")
+    assert decision is not None
+    assert not decision.counts
+    assert judge(dataclasses.replace(state, step=620)) is None  # it has as long as a plateau lasts
+    assert judge(dataclasses.replace(state, best_step=510)) is None
+    taken_back = dataclasses.replace(acted, restart_gain=1.0)
+    assert judge(dataclasses.replace(state, recovery=taken_back)) is None
+
+
+@pytest.mark.parametrize("halved", [1.0, 0.5])
+def test_taking_back_undoes_the_restart_and_nothing_else(halved: float) -> None:
+    patient: Any = None  # neither network nor checkpoints are touched
+    restarted = act(Decision("plateau", "warm_restart"), patient, STALE).state
+    assert restarted.recovery.learning_rate_factor == 2.0
+    assert (restarted.recovery.count, restarted.recovery.last_step) == (1, 500)
+    factor = restarted.recovery.learning_rate_factor * halved  # by an explosion meanwhile
+    later = dataclasses.replace(
+        restarted, step=700,
+        recovery=dataclasses.replace(restarted.recovery, learning_rate_factor=factor),
+    )  # fmt: skip
+    outcome = act(Decision("plateau", "take_back", counts=False), patient, later)
+    assert outcome.action == "took the restart back"
+    assert outcome.state.recovery.learning_rate_factor == halved
+    assert (outcome.state.recovery.count, outcome.state.recovery.last_step) == (1, 500)
+
+
+def patient_for(share: float | None) -> TrainParams:
+    given = {"eval_interval_steps": 10, "patience_share": share}
+    return TrainParams.model_validate(given).resolved()
+
+
+def test_a_plateau_is_acted_on_at_half_of_the_patience_which_then_begins_anew() -> None:
+    train = patient_for(0.2)
+    assert judge(dataclasses.replace(STALE, best_step=410), train) is None
+    stale = dataclasses.replace(STALE, best_step=400)  # 100 of 1000 steps, less than an eighth
+    assert deed(judge(stale, train)) == ("plateau", "warm_restart")
+    assert judge(stale, patient_for(None)) is None
+
+    def over(evaluated_step: int, **recovery: Any) -> bool:
+        state = dataclasses.replace(stale, evaluated_step=evaluated_step, recovery=past(**recovery))
+        return is_out_of_patience(state, TOTAL, train)
+
+    assert [over(599), over(600)] == [False, True]
+    assert [over(699, last_step=500), over(700, last_step=500)] == [False, True]
+    assert not is_out_of_patience(stale, TOTAL, patient_for(None))
+
+
+def test_patience_that_is_over_is_not_made_longer_by_a_restart() -> None:
+    # With evaluations this far apart, four of them take all of the patience.
+    train = patient_for(0.04)
+    stale = dataclasses.replace(STALE, best_step=460)
+    assert is_out_of_patience(stale, TOTAL, train)
+    assert judge(stale, train) is None
+
+
+def test_copies_beside_the_checkpoints_are_not_gone_back_to(tmp_path: Path) -> None:
+    for name in ("step_4_copy.pt", "step_old.pt"):
+        (tmp_path / name).write_text("no checkpoint")
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    state = dataclasses.replace(CALM, best_step=0)
+    assert list(_saved(checkpoints, state, 500, best_first=False)) == []
+
+
 # Rules for all of them.
 
 
@@ -195,7 +281,7 @@ def test_when_none_is_left_explosion_and_collapse_end_the_run(
     assert (decision is not None and decision.deed == "stop") == ends
     if decision is not None:
         assert not decision.counts
-    assert judge(used, params(max_recoveries=4)) is not None
+    assert judge(used, params(max_recoveries=5)) is not None
 
 
 @pytest.mark.parametrize(

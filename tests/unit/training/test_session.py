@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from kamerton.tracking import RunDirectory, read_records
 from kamerton.training import effective
 from kamerton.training import session as session_module
 from kamerton.training.checkpoint import read_checkpoint
+from kamerton.training.distributed import World
 from kamerton.training.fingerprint import Origin
 from kamerton.training.session import Session
 from tests.tiny_corpus import tiny_params, write_tiny_dataset
@@ -94,12 +96,11 @@ def test_the_origin_is_recorded(dataset: Dataset, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"total_steps": 7}, {"content_sha256": "1" * 64}, {"code": "other"}, {"torch": "0"},
-        {"threads": 2}, {"device": "cuda"}, {"processes": 2}, {"trial": False},
-        {"warm_start_sha256": "1" * 64},
+        {"total_steps": 7}, {"content_sha256": "1" * 64}, {"processes": 2}, {"trial": False},
+        {"warm_start_sha256": "1" * 64}, {"batching": "utterances"},
     ],
 )  # fmt: skip
-def test_everything_that_decides_the_outcome_is_in_the_fingerprint(
+def test_everything_that_decides_what_is_trained_is_in_the_fingerprint(
     dataset: Dataset, tmp_path: Path, change: dict[str, Any]
 ) -> None:
     work = prepared(dataset, tmp_path)
@@ -107,10 +108,33 @@ def test_everything_that_decides_the_outcome_is_in_the_fingerprint(
     assert other.fingerprint(work.params) != work.fingerprint
 
 
-def test_where_the_data_are_is_not_in_the_fingerprint(dataset: Dataset, tmp_path: Path) -> None:
+def test_places_and_surroundings_are_not_in_the_fingerprint(
+    dataset: Dataset, tmp_path: Path
+) -> None:
     work = prepared(dataset, tmp_path)
-    moved = dataclasses.replace(work.origin, dataset="elsewhere", warm_start="elsewhere", cpu="?")
+    moved = dataclasses.replace(
+        work.origin, dataset="elsewhere", warm_start="elsewhere", cpu="?", code="other", torch="0",
+        threads=2, device="cuda",
+    )  # fmt: skip
     assert moved.fingerprint(work.params) == work.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("change", "another"),
+    [
+        ({"threads": 2}, False), ({"device": "auto"}, False), ({"epochs": 60}, False),
+        ({"batching": "frames"}, False), ({"batching": "utterances"}, True),  # auto, on a CPU
+        ({"monitoring": {"log_interval_steps": 3, "figure_interval_steps": 2}}, False),
+        ({"monitoring": {"free_running_sentences": 2}}, True), ({"seed": 3}, True),
+        ({"weight_decay": 0.2}, True), ({"eval_interval_steps": 2}, True),
+        ({"keep_checkpoints": 1}, True),  # a recovery goes back to them
+    ],
+)  # fmt: skip
+def test_only_parameters_that_can_change_numbers_are_in_the_fingerprint(
+    dataset: Dataset, tmp_path: Path, change: dict[str, Any], another: bool
+) -> None:
+    work, other = prepared(dataset, tmp_path), prepared(dataset, tmp_path, **change)
+    assert (other.fingerprint != work.fingerprint) == another
 
 
 # The classic fault: a checkpoint brings the old hyperparameters back.
@@ -215,3 +239,23 @@ def test_a_full_disk_at_the_end_is_an_error_and_the_run_goes_on_later(
     assert read_checkpoint(run.checkpoints / "last.pt")["state"]["step"] == 2
     go(prepared(dataset, tmp_path, checkpoint_interval_steps=2))
     assert run.status().state == "finished"
+
+
+def test_what_the_main_process_finds_finished_is_finished_for_all(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    """Also where the disk does not show the checkpoints to another process yet."""
+    work = prepared(dataset, tmp_path)
+    run = go(work)
+    ended = read_checkpoint(run.checkpoints / "last.pt")["state"]
+
+    class Second(World):
+        def share(self, value: Any = None) -> Any:
+            assert value is None
+            return ended
+
+    shutil.rmtree(run.checkpoints)
+    other = dataclasses.replace(work, world=Second(1, 2, 1, 2))
+    state, reused = other.train(run, stop=StopRequest())
+    assert reused
+    assert state.to_dict() == ended

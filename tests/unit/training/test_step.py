@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,13 +12,13 @@ from hypothesis import strategies as st
 from torch.amp.grad_scaler import GradScaler
 
 from kamerton.config.schema import Params
-from kamerton.model.losses import losses_of
+from kamerton.model.losses import Losses, losses_of
 from kamerton.model.tacotron2.convolution import MaskedBatchNorm
 from kamerton.model.tacotron2.model import Tacotron2
-from kamerton.training.adaptive_gate import count_stops
 from kamerton.training.data import TensorBatch
 from kamerton.training.objective import objective_of, target_of
-from kamerton.training.step import Trainee, noise_seed, train_step
+from kamerton.training.step import Trainee, _gathered, noise_seed, train_step
+from kamerton.training.stops import count_stops
 from tests.ranks_worker import CONTROLS, batches, params, trainee
 
 STEP = 3
@@ -248,3 +249,24 @@ def test_the_learning_rate_is_that_of_the_controls() -> None:
     one = trainee(params())
     train_step(one, batches(params(), 1), CONTROLS, step=0)
     assert {group["lr"] for group in one.optimizer.param_groups} == {CONTROLS.learning_rate}
+
+
+def test_the_gradient_norm_that_decides_is_the_mean_over_all_processes() -> None:
+    """Devices may round their norms differently; what follows from them must not differ."""
+    seen: list[torch.Tensor] = []
+
+    def with_a_peer(own: torch.Tensor) -> torch.Tensor:
+        seen.append(own.clone())
+        peer = own.clone()
+        peer[-1] += 1e-3
+        return own + peer
+
+    losses = Losses(torch.tensor(2.0), {"gate": torch.tensor(2.0)}, {"gate": torch.tensor(2.0)})
+    one = SimpleNamespace(losses=losses, counts=lambda train: (10, 12, 1, 1, 2))
+    world = SimpleNamespace(size=2, sum=with_a_peer)
+    trainee: Any = SimpleNamespace(world=world, train=None)
+    result = _gathered(trainee, [one], torch.tensor(3.0))  # type: ignore[list-item]
+    assert float(seen[0][-1]) == 3.0
+    assert result.grad_norm == pytest.approx(3.0005)
+    assert (float(result.losses.total), result.frames, result.stops) == (2.0, 20, (2, 2, 4))
+    assert not _gathered(trainee, [one], torch.tensor(float("nan"))).applied  # type: ignore[list-item]

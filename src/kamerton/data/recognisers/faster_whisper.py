@@ -1,7 +1,6 @@
 """faster-whisper: the same models on CTranslate2, without torch."""
 
 import math
-import os
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from kamerton.config.schema import TranscribeParams
 from kamerton.core.errors import InputCorruptError, InputEmptyError, ToolMissingError
+from kamerton.core.workers import usable_cores
 from kamerton.data.attribution import WindowAnswer
 from kamerton.data.recognisers.openai_whisper import summarise
 from kamerton.data.recognisers.tokens import read_tokens
@@ -48,7 +48,7 @@ class FasterWhisper:
         self._placement: dict[str, Any] = {
             "device": "cuda" if gpu else "cpu",
             "compute_type": "float16" if gpu else "int8",
-            "cpu_threads": params.threads or len(os.sched_getaffinity(0)),
+            "cpu_threads": params.threads or usable_cores(),
         }
         self._on_gpu = gpu
         self._file = model
