@@ -19,6 +19,7 @@ from kamerton.core.errors import ParamsError, PipelineError, UsageError
 from kamerton.core.ranks import Ranks
 from kamerton.training import distributed
 from kamerton.training.distributed import LostPeerError, World, joined_world, lost_peers_told
+from kamerton.training.session import fixed_threads
 from tests import ranks_worker
 
 ROOT = Path(__file__).parents[3]
@@ -99,10 +100,11 @@ def test_processes_make_the_steps_of_one_that_accumulates(
     """Losses, norms, counts, weights and running statistics, after several steps with noise."""
     given = ranks_worker.params(preset=kind)
     per_step = SIZE * accumulation
-    alone = ranks_worker.trainee(given)
-    expected, weights = ranks_worker.steps(
-        alone, ranks_worker.batches(given, 6 * accumulation), per_step
-    )
+    with fixed_threads(given.train):  # as many as each process has, for sums are split by them
+        alone = ranks_worker.trainee(given)
+        expected, weights = ranks_worker.steps(
+            alone, ranks_worker.batches(given, 6 * accumulation), per_step
+        )
     for results, theirs in (outcome[f"{kind}-{accumulation}"] for outcome in outcomes):
         assert len(results) == 6 // SIZE
         for result, reference in zip(results, expected, strict=True):

@@ -23,7 +23,7 @@ from kamerton.training.differences import class_of
 from kamerton.training.fingerprint import Origin
 from kamerton.training.repro import reproduce
 from kamerton.training.schedule import learning_rate
-from kamerton.training.session import Session
+from kamerton.training.session import Session, fixed_threads
 from tests.tiny_corpus import tiny_params, write_tiny_dataset
 
 
@@ -61,7 +61,7 @@ def go(work: Session, *, stop_at: int | None = None, resume: bool = False) -> Ru
         stop.requested = stop_at is not None and done >= stop_at - 1
 
     run = work.find_run(resume=resume, anew=False)
-    with run.hold():
+    with fixed_threads(work.params.train), run.hold():
         try:
             work.train(run, stop=stop, on_progress=progress)
         except StoppedError:
