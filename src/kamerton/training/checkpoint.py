@@ -267,18 +267,6 @@ class Checkpoints:
                 hint="give the parameters it was trained with, or begin anew",
             ) from error  # fmt: skip
 
-    def read_best(self) -> Mapping[str, Any]:
-        """The best checkpoint as ``read_checkpoint`` gives it, also while it waits for room.
-
-        Raises:
-            InputCorruptError: it is not there, or damaged.
-        """
-        if self._best is None:
-            return read_checkpoint(self.best)
-        import io
-
-        return dict(torch.load(io.BytesIO(self._best.data), map_location="cpu", weights_only=True))
-
     def reconcile(self, state: TrainState) -> TrainState:
         """Make ``best.pt`` the one that ``state``, just restored, speaks of.
 
