@@ -186,8 +186,8 @@ def _warn_of_unfinished(known: Sequence[RunDirectory], params: Params, origin: O
     if origin.trial:  # a search leaves many
         return
     for run in known:
-        if _is_finished(run) or _is_live(run):
-            continue
+        if _is_finished(run) or _is_live(run) or not run.status().step:
+            continue  # what was refused before its first step is no work to go on with
         found = differences(run, params, origin)
         if not found.noted or "content_sha256" in found.decisive:
             continue

@@ -160,6 +160,15 @@ def test_a_new_run_beside_an_unfinished_one_is_warned_of(
     assert not caplog.records
 
 
+def test_a_run_that_made_no_step_is_nothing_to_go_back_to(
+    dataset: Dataset, tmp_path: Path, caplog: Any
+) -> None:
+    prepared(dataset, tmp_path).find_run(resume=False, anew=False)  # refused before its first step
+    caplog.set_level(logging.WARNING)
+    prepared(dataset, tmp_path, seed=5).find_run(resume=False, anew=False)
+    assert not caplog.records
+
+
 def test_resume_goes_on_with_other_hot_parameters(
     dataset: Dataset, tmp_path: Path, caplog: Any
 ) -> None:
