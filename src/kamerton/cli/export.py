@@ -91,7 +91,7 @@ def _export_voice(model: Path, output: Path, *, force: bool, as_json: bool) -> N
         print_pairs(
             [
                 ("decoder step", item.precision),
-                ("log-mel difference", f"{item.mel_difference_mean:.2g} in the mean, "
+                ("log-mel difference", f"{item.mel_difference_typical:.2g} typically, "
                  f"{item.mel_difference:.2g} at most"),
                 ("diagonality", f"{item.diagonality:.2f}; PyTorch {item.torch_diagonality:.2f}"),
             ]
