@@ -35,7 +35,20 @@ def _steps_of_epochs(epochs: Any) -> Any:
     return epochs * _STEPS_PER_EPOCH if isinstance(epochs, int) else epochs
 
 
+def _stages(stages: Any) -> Any:
+    """Stages counted in epochs, whose lengths matter relatively here."""
+    if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
+        return stages
+    return [
+        {("share" if key == "epochs" else key): value for key, value in stage.items()}
+        for stage in stages
+    ]
+
+
 _SEARCH = "tune.search_space"
+_STOP = "train.early_stopping"
+_SMART = "smart_early_stopping"
+_OVERFIT = "overfitting_detection"
 _DETECT = "training_recovery.problem_detection"
 # Key in the specification: key here, and how the value changes.
 MOVED: dict[str, tuple[str, Callable[[Any], Any]]] = {
@@ -51,6 +64,43 @@ MOVED: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "hyperparameter_search_space.epochs.min": ("analyze.min_epochs", _same),
     "hyperparameter_search_space.epochs.max": ("analyze.max_epochs", _same),
     "adaptive_learning.lr_scheduling.warmup_epochs": ("train.warmup_steps", _steps_of_epochs),
+    "early_stopping.enabled": (f"{_STOP}.enabled", _same),
+    "early_stopping.patience_epochs": (f"{_STOP}.patience_share", _share_of_epochs),
+    "early_stopping.min_delta": (f"{_STOP}.min_delta", _same),
+    f"{_SMART}.enabled": (f"{_STOP}.enabled", _same),
+    f"{_SMART}.tuner_patience": ("tune.patience_trials", _same),
+    f"{_SMART}.tuner_min_delta": ("tune.min_delta", _same),
+    f"{_SMART}.adaptive_patience.enabled": (f"{_STOP}.adaptive_patience", _same),
+    f"{_SMART}.adaptive_patience.stages": (f"{_STOP}.stages", _stages),
+    **{
+        f"{_SMART}.ensemble_weights.{name}": (f"{_STOP}.ensemble_weights.{name}", _same)
+        for name in ("statistical_consensus", "bayesian_prediction", "attention_analysis")
+    },
+    **{
+        f"{_SMART}.attention_monitoring.{name}": (f"{_STOP}.attention_monitoring.{name}", _same)
+        for name in ("enabled", "alignment_threshold", "monotonic_penalty")
+    },
+    f"{_OVERFIT}.enabled": (f"{_STOP}.overfitting.enabled", _same),
+    f"{_OVERFIT}.val_loss_increase_threshold": (
+        f"{_STOP}.overfitting.val_loss_increase_threshold",
+        _same,
+    ),
+    f"{_OVERFIT}.attention_degradation.min_diagonality": (
+        f"{_STOP}.overfitting.min_diagonality",
+        _same,
+    ),
+    f"{_OVERFIT}.gate_patterns.premature_stopping_threshold": (
+        f"{_STOP}.overfitting.premature_stopping_threshold",
+        _same,
+    ),
+    **{
+        f"adaptive_learning.batch_size_adaptation.{name}": (
+            f"train.batch_size_adaptation.{name}",
+            _same,
+        )
+        for name in ("enabled", "increase_threshold", "decrease_threshold")
+    },
+    "monitoring.alerts.email_recipients": ("tracking.alerts.email.recipients", _same),
     "training_recovery.enabled": ("train.recovery.enabled", _same),
     f"{_DETECT}.gradient_explosion.threshold": ("train.recovery.explosion_norm", _same),
     f"{_DETECT}.loss_plateau.patience": ("train.recovery.plateau_share", _share_of_epochs),
@@ -67,7 +117,9 @@ DIMENSIONS: dict[str, str] = {
     "grad_clip_thresh": "train.grad_clip_thresh",
     "mel_fmax": "audio.mel_fmax_hz",
 }
-_PATIENCE = "this version stops a run by train.patience_share alone"
+_PHASE_PATIENCE = (
+    "patience is a share of the plan, by stage: train.early_stopping.stage_multipliers"
+)
 _ACTIONS = "each kind of trouble has one action: see train.recovery in docs/reference/params.md"
 # Keys (or whole branches) without effect, and why.
 IGNORED: dict[str, str] = {
@@ -76,18 +128,19 @@ IGNORED: dict[str, str] = {
     "core_engine.resume_from_checkpoint": "an unfinished run of equal input is always continued",
     "optimization.tpe.consider_magic_clip": "Optuna deprecated it in 4.9 and removes it in 6.0",
     "optimization.hyperband": "trials are measured in optimiser steps: tune.trial_steps",
-    "smart_early_stopping": _PATIENCE,
-    "early_stopping": _PATIENCE,
-    "overfitting_detection": _PATIENCE,
+    "early_stopping.adaptive_thresholds": _PHASE_PATIENCE,
+    "smart_early_stopping.adaptive_patience.initial_patience": _PHASE_PATIENCE,
+    "smart_early_stopping.adaptive_patience.max_patience": _PHASE_PATIENCE,
+    "overfitting_detection.attention_degradation.enabled": "set min_diagonality to 0 for none",
+    "overfitting_detection.gate_patterns.enabled": "set the threshold to 1 for none",
     "monitoring.platforms.wandb.entity": "Weights & Biases reads WANDB_ENTITY",
-    "monitoring.alerts": "this version sends no alerts",
+    "monitoring.alerts.slack_webhook": "set tracking.alerts.slack.enabled; the URL "
+    "is read from the environment variable SLACK_WEBHOOK",
     "resources.gradient_checkpointing": "attention is always computed anew in the backward pass",
     "hyperparameter_search_space.epochs.default": "the analysis recommends the epochs",
     "adaptive_learning.enabled": "the learning rate always follows its schedule and the phases",
     "adaptive_learning.lr_scheduling.enabled": "set train.min_learning_rate_share to 1 for no fall",
     "adaptive_learning.lr_scheduling.scheduler_type": "after the warm-up it is always a cosine",
-    "adaptive_learning.batch_size_adaptation": "the batch size of a run is fixed; the tuner varies "
-    "it between runs",
     f"{_DETECT}.gradient_explosion.action": _ACTIONS,
     f"{_DETECT}.loss_plateau.action": _ACTIONS,
     f"{_DETECT}.attention_collapse.action": _ACTIONS,

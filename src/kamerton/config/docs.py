@@ -2,6 +2,8 @@
 
 import json
 
+from pydantic import BaseModel
+
 from kamerton.config.loading import leaves
 from kamerton.config.schema import Params
 from kamerton.config.search_space import Dimension
@@ -24,7 +26,11 @@ def _default(value: object) -> str:
             for name, item in value.items()
         }
         return f"{len(dimensions)} dimensions" if dimensions else "none"
-    return f"`{json.dumps(value, ensure_ascii=False)}`"
+    return f"`{json.dumps(value, ensure_ascii=False, default=_plain)}`"
+
+
+def _plain(value: object) -> object:
+    return value.model_dump() if isinstance(value, BaseModel) else str(value)
 
 
 def reference() -> str:

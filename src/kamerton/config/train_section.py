@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from kamerton.config.section import Dropout, Section, Share
+from kamerton.config.stopping_section import EarlyStoppingParams
+from kamerton.config.tuner_sections import BatchSizeParams, QualityControlParams
 
 _Positive = Annotated[float, Field(gt=0.0)]
 _AtLeast0 = Annotated[float, Field(ge=0.0)]
@@ -186,7 +188,7 @@ class RecoveryParams(Section):
     plateau_share: Share = Field(
         0.125,
         description="share of the budget without a better evaluation that is a plateau, at most "
-        "half of patience_share",
+        "half of early_stopping.patience_share",
     )
     collapse_below: Share = Field(
         0.3,
@@ -219,6 +221,16 @@ class MonitoringParams(Section):
     free_running_sentences: int = Field(
         8, ge=1, le=64, description="validation sentences read aloud at every evaluation"
     )
+
+
+class ChangeParams(Section):
+    """What a run is made with from some point on, as factors of its other parameters."""
+
+    from_share: Share = Field(description="share of the budget from which it holds")
+    learning_rate: _Positive = Field(1.0, description="factor of the schedule's learning rate")
+    weight_decay: _AtLeast0 = Field(1.0, description="factor of weight_decay")
+    guided_attention_weight: _AtLeast0 = Field(1.0, description="factor of that weight")
+    dropout: _AtLeast0 = Field(1.0, description="factor of attention and decoder dropout")
 
 
 class TrainParams(Section):
@@ -299,11 +311,17 @@ class TrainParams(Section):
     keep_checkpoints: int = Field(
         3, ge=1, description="older step checkpoints kept beside last and best"
     )
-    patience_share: float | None = Field(
-        None,
-        gt=0.0,
-        le=1.0,
-        description="stop when this share of the budget brought no better validation; null: never",
+    early_stopping: EarlyStoppingParams = Field(
+        default_factory=EarlyStoppingParams, description="when a run ends before its budget"
+    )
+    quality_control: QualityControlParams = Field(
+        default_factory=QualityControlParams, description="what is done about faults"
+    )
+    batch_size_adaptation: BatchSizeParams = Field(
+        default_factory=BatchSizeParams, description="a batch size that follows the training"
+    )
+    changes: tuple[ChangeParams, ...] = Field(
+        (), description="changes of the schedule in the course of a run, as generations find them"
     )
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = Field(
         "auto", description="number format of the large products; auto: the fastest that is safe"
@@ -322,5 +340,6 @@ class TrainParams(Section):
                 "losses": self.losses.resolved(self.preset),
                 "regularisation": self.regularisation.resolved(self.preset),
                 "phases": self.phases.resolved(self.preset),
+                "quality_control": self.quality_control.resolved(self.preset),
             }
         )

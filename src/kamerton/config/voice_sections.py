@@ -6,6 +6,7 @@ from pydantic import Field, field_validator
 
 from kamerton.config.search_space import Dimension, default_search_space
 from kamerton.config.section import Section, Share
+from kamerton.config.tuner_sections import AlertParams, GenerationParams
 
 
 class TuneParams(Section):
@@ -27,6 +28,30 @@ class TuneParams(Section):
         description="random trials before the sampler; null: a third of the trials, 3 to 15",
     )
     seed: int = Field(1234, ge=0, description="another seed makes another study")
+    workers: int = Field(
+        1, ge=1, le=64, description="trials at a time; with more than one their order decides"
+    )
+    storage: str | None = Field(
+        None,
+        description="where a study that several machines share is kept: the URL of a database, or "
+        "grpc://host:port; null: a journal in its folder",
+    )
+    patience_trials: int | None = Field(
+        None,
+        ge=1,
+        description="trials without a better one that end the study, at least 20 and 15 more than "
+        "the startup trials; null: all trials are made",
+    )
+    min_delta: float = Field(
+        0.005, ge=0.0, description="what counts as a better trial, of the objective"
+    )
+    history: bool = Field(
+        True, description="first trials from the best of similar datasets, where there are any"
+    )
+    history_trials: int = Field(3, ge=1, le=20, description="of those at most")
+    generations: GenerationParams = Field(
+        default_factory=GenerationParams, description="the warm loop after the trials"
+    )
     search_space: dict[str, Dimension] = Field(
         default_factory=default_search_space,
         description="dimensions by the dotted name of the parameter they set",
@@ -105,6 +130,7 @@ class TrackingParams(Section):
     wandb_project: str | None = Field(
         None, min_length=1, description="Weights & Biases project; null: off"
     )
+    alerts: AlertParams = Field(default_factory=AlertParams, description="who is told what")
 
     @field_validator("mlflow_uri")
     @classmethod

@@ -34,7 +34,8 @@ _HOT: Final = (
     "train.gate_pos_weight", "train.gate_threshold", "train.phases.*_factors",
     "train.phases.attention_goals", "train.phases.evaluations", "train.recovery.*",
     "train.eval_interval_steps", "train.checkpoint_interval_steps", "train.keep_checkpoints",
-    "train.patience_share", "train.monitoring.*",
+    "train.early_stopping.*", "train.quality_control.*", "train.batch_size_adaptation.*",
+    "train.changes", "train.monitoring.*",
 )  # fmt: skip
 _WARM: Final = (
     "train.batch_size", "train.accumulation", "train.precision",

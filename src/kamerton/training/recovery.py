@@ -40,7 +40,7 @@ from kamerton.tracking import names
 from kamerton.training import clipping
 from kamerton.training.checkpoint import Checkpoints, read_checkpoint
 from kamerton.training.effective import apply_hyperparameters, hyperparameters
-from kamerton.training.schedule import is_out_of_patience, plateau_steps
+from kamerton.training.schedule import plateau_steps
 from kamerton.training.state import TrainState
 from kamerton.training.step import StepResult
 
@@ -169,8 +169,6 @@ def _plateau(state: TrainState, total: int, train: TrainParams) -> Decision | No
     worth_it = total - state.step > PLATEAU_BUDGET_LEFT * total
     if evaluations < PLATEAU_EVALUATIONS or not (long_enough and worth_it):
         return None
-    if is_out_of_patience(state, total, train):
-        return None  # it was not to take so long
     values = {"best_step": float(state.best_step), "evaluations": float(evaluations)}
     return Decision("plateau", "warm_restart", values=values)
 

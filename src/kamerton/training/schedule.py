@@ -63,17 +63,9 @@ def safe_learning_rate(train: TrainParams, processes: int = 1) -> float:
 def plateau_steps(total: int, train: TrainParams) -> float:
     """How long nothing better is a plateau: half of the patience at most."""
     shares = [train.recovery.plateau_share]
-    if train.patience_share is not None:
-        shares.append(PLATEAU_PATIENCE_SHARE * train.patience_share)
+    if train.early_stopping.enabled:
+        shares.append(PLATEAU_PATIENCE_SHARE * train.early_stopping.patience_share)
     return min(shares) * total
-
-
-def is_out_of_patience(state: TrainState, total: int, train: TrainParams) -> bool:
-    """Whether nothing better was found for so long, also after the last intervention."""
-    if train.patience_share is None or state.best_step == 0:
-        return False
-    since = max(state.best_step, state.recovery.last_step)
-    return state.evaluated_step - since >= train.patience_share * total
 
 
 def controls_at(
