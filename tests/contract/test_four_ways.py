@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from kamerton.cli import main, stage_commands
 from kamerton.config.loading import leaves
@@ -141,11 +141,13 @@ def _other_values(value: Any, kind: str) -> list[Any]:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return [value + 1, value + 2, value * 2, value - 1, value / 2, value * 0.9]
     if isinstance(value, tuple):
-        return [value[:-1], tuple(item / 2 for item in value if isinstance(item, float))]
+        plain = [item.model_dump() if isinstance(item, BaseModel) else item for item in value]
+        halves = [item / 2 for item in plain if isinstance(item, float)]
+        return [plain[:-1], halves, [{"from_share": 0.5}], ["someone@example.org"]]
     if isinstance(value, dict):
         return [{"train.weight_decay": {"type": "float", "low": 0.01, "high": 0.02}}]
     choices = [choice for choice in kind.split(" | ") if choice not in ("null", str(value))]
-    return [*choices, "sqlite:///other.db", "xx", "other", True, 3, 0.5, 4000.0]
+    return [*choices, "sqlite:///other.db", "xx", "OTHER", "other", True, 3, 0.5, 4000.0]
 
 
 def _changed(leaf) -> dict[str, Any]:

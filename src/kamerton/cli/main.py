@@ -8,6 +8,7 @@ import typer
 from typer.exceptions import Abort, Exit, TyperException
 
 from kamerton import __version__
+from kamerton.cli.auto import add_auto_command
 from kamerton.cli.cache import cache_app
 from kamerton.cli.corrections import add_corrections_command
 from kamerton.cli.export import add_export_command
@@ -43,6 +44,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 add_stage_commands(app)
+add_auto_command(app)
 add_project_commands(app)
 add_corrections_command(app)
 add_merge_command(app)

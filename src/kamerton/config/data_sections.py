@@ -266,6 +266,12 @@ class AnalyzeParams(Section):
         description="dropping is advised from this much quality per share of the speech that is "
         "lost: 0.25 is one hundredth for four per cent",
     )
+    history: str | None = Field(
+        "runs/history.db",
+        min_length=1,
+        description="file of what finished runs needed, which the train stage writes into its "
+        "folder of runs; null, or a file that is not there: the rule alone",
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

@@ -1,6 +1,6 @@
 """The parameters of the stop decision, under the specification's names where it has them."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -41,12 +41,18 @@ class CusumParams(Section):
 class ForecastParams(Section):
     """The forecast of what the rest of the plan would bring."""
 
-    min_share: Share = Field(0.3, description="share of the plan before which it stops nothing")
+    min_share: Share = Field(0.55, description="share of the plan before which it stops nothing")
     min_improvement: Share = Field(
         0.01, description="improvement that counts, as a share of the range so far"
     )
     stop_probability: Share = Field(
         0.01, description="probability of such an improvement below which it asks to stop"
+    )
+    max_misfit: Share = Field(
+        0.03, description="lasting deviation from its curve, of the range, from which it is silent"
+    )
+    while_annealing: bool = Field(
+        False, description="true: it may stop a run whose learning rate is still falling"
     )
 
 
@@ -61,6 +67,22 @@ class OverfittingParams(Section):
     premature_stopping_threshold: Share = Field(
         0.3, description="share of sentences that end too early"
     )
+
+
+class StopRulesParams(Section):
+    """What may stop a run, or keep it from being stopped; false leaves a rule out."""
+
+    patience: bool = Field(True, description="stop when nothing better was found for long")
+    forecast: bool = Field(True, description="stop when nothing better is to be expected")
+    divergence: bool = Field(True, description="stop when the loss has gone up for good")
+    collapse: bool = Field(True, description="stop when attention is lost, and the loss with it")
+    overfitting: bool = Field(True, description="stop when the risk of overfitting is high")
+    not_finite: bool = Field(True, description="stop when the loss is no number")
+    guard: bool = Field(True, description="do not stop a voice that has not aligned yet")
+    schedule: bool = Field(True, description="do not stop before a known drop of the learning rate")
+
+
+VoterName = Literal["cusum", "mann_kendall", "forecast", "attention_health", "gate_health"]
 
 
 class PatienceStage(Section):
@@ -113,4 +135,16 @@ class EarlyStoppingParams(Section):
     )
     divergence_share: Share = Field(
         0.3, description="rise over the best, of the range so far, that is a divergence"
+    )
+    divergence_wait: Share = Field(
+        0.12, description="share of the plan since the best before a rise is a divergence"
+    )
+    collapse_share: Share = Field(
+        0.1, description="rise over the best, of the range so far, that makes a collapse final"
+    )
+    rules: StopRulesParams = Field(
+        default_factory=StopRulesParams, description="which rules are in force"
+    )
+    silent_voters: tuple[VoterName, ...] = Field(
+        (), description="voters that are not heard: cusum, mann_kendall, forecast, ..."
     )

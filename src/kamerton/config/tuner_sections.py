@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from kamerton.config.section import Section, Share
 
@@ -53,6 +53,12 @@ class BatchSizeParams(Section):
     min_batch_size: int = Field(4, ge=1, description="it does not shrink below")
     max_batch_size: int = Field(48, ge=1, description="it does not grow above")
 
+    @model_validator(mode="after")
+    def _bounds(self) -> Self:
+        if self.min_batch_size > self.max_batch_size:
+            raise ValueError("min_batch_size must not be greater than max_batch_size")
+        return self
+
 
 class GenerationParams(Section):
     """The warm loop of the tuner: few long generations, each against an unchanged control."""
@@ -80,7 +86,9 @@ class TelegramParams(Section):
     token_variable: _Variable = Field(
         "TELEGRAM_BOT_TOKEN", description="environment variable that holds the bot's token"
     )
-    chat_id: str = Field("", description="the chat to write to")
+    chat_id: str = Field(
+        "", coerce_numbers_to_str=True, description="the chat to write to: its number, or @name"
+    )
     base_url: str = Field("https://api.telegram.org", description="the Bot API's address")
 
 
@@ -89,7 +97,7 @@ class SlackParams(Section):
 
     enabled: bool = Field(False, description="send alerts to Slack")
     webhook_variable: _Variable = Field(
-        "SLACK_WEBHOOK", description="environment variable that holds the webhook's URL"
+        "SLACK_WEBHOOK", description="environment variable that holds the webhook's whole URL"
     )
 
 
@@ -100,8 +108,10 @@ class EmailParams(Section):
     recipients: tuple[str, ...] = Field((), description="who gets them")
     sender: str = Field("", description="the address they come from")
     host: str = Field("localhost", description="the mail server")
-    port: int = Field(587, ge=1, le=65535, description="its port")
-    starttls: bool = Field(True, description="encrypt before the login")
+    port: int = Field(587, ge=1, le=65535, description="port of the mail server")
+    starttls: bool = Field(
+        True, description="encrypt before the login; port 465 is encrypted from its beginning"
+    )
     user_variable: _Variable = Field(
         "SMTP_USER", description="environment variable that holds the user; unset: no login"
     )
@@ -138,9 +148,11 @@ class AlertParams(Section):
     )
     sample_interval_steps: int = Field(5000, ge=1, description="steps between samples of speech")
     log: bool = Field(True, description="write alerts into the log, too")
-    timeout_seconds: float = Field(10.0, gt=0.0, le=120.0, description="of one request")
-    attempts: int = Field(3, ge=1, le=10, description="tries per message")
-    max_per_minute: int = Field(20, ge=1, description="messages per channel and minute")
+    timeout_seconds: float = Field(
+        10.0, gt=0.0, le=120.0, description="how long one request may take"
+    )
+    attempts: int = Field(3, ge=1, le=10, description="tries per request")
+    max_per_minute: int = Field(20, ge=1, description="requests per channel and minute")
     dedupe_seconds: float = Field(
         300.0, ge=0.0, description="equal alerts within it are counted, and told of as one"
     )

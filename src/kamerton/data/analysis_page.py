@@ -54,6 +54,8 @@ def render(
     page.facts(
         {
             "recommended epochs": str(analysis["recommended_epochs"]),
+            "by the rule": str(analysis["rule_epochs"]),
+            "earlier runs used": str(analysis["history"]["used_runs"]),
             "quality": f"{quality['score']:.2f} ({quality['label']})",
             "complexity": f"×{complexity['multiplier']:.1f} ({complexity['label']})",
             "confidence (heuristic)": f"{analysis['confidence']:.2f}",
@@ -62,12 +64,36 @@ def render(
     )
     page.section("How the recommendation comes about")
     page.table(["step"], [[reason] for reason in analysis["reasons"]])
+    _history(page, analysis["history"])
     _advice(page, advice)
     _quality(page, analysis, clips)
     _recordings(page, recordings)
     _voice(page, analysis)
     _worst(page, dataset, worst)
     return page.render()
+
+
+def _history(page: Page, history: Mapping[str, Any]) -> None:
+    """The runs that corrected the rule; nothing where none did."""
+    if not history["lessons"]:
+        return
+    page.table(
+        ["earlier run", "runs", "unlike by", "epochs by the rule", "to within 2 % of its best",
+         "needed, of the rule"],
+        [
+            [
+                lesson["source"],
+                lesson["runs"],
+                "this dataset" if lesson["same_dataset"] else round(lesson["distance"], 2),
+                lesson["rule_epochs"],
+                round(lesson["near_best_epochs"]),
+                f"×{lesson['ratio']:.2f}",
+            ]
+            for lesson in history["lessons"]
+        ],
+        "A difference of 1 is twice the hours, another language or the next class of quality. What "
+        "was needed has a margin of a quarter, in which to see that nothing better comes.",
+    )  # fmt: skip
 
 
 def _advice(page: Page, advice: Sequence[Advice]) -> None:

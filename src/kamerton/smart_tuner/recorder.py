@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Final
 
 from kamerton.config.schema import Params, TrackingParams
+from kamerton.smart_tuner.generation_tree import CONTROL, Candidate, Generation, GenerationTree
 from kamerton.smart_tuner.opt_engine import TrialResult
 from kamerton.smart_tuner.study import StudyFolder, best_of
 from kamerton.tracking.metrics_file import JsonlTracker, read_records
@@ -32,6 +33,7 @@ class StudyRecorder:
         self._study = self._follow(folder.path, name, {"kamerton.kind": "study"}, parent=None)
         self._trials: dict[int, MlflowFollower] = {}
         self._ended: set[int] = set()
+        self._candidates: dict[tuple[int, int], MlflowFollower] = {}
 
     def _follow(
         self, run: Path, name: str, tags: dict[str, str], *, parent: Path | None
@@ -92,11 +94,54 @@ class StudyRecorder:
             self.trial_started(result.number, run)
         self._trials[result.number].end(_END[result.state])
 
+    def candidate_started(
+        self, generation: int, candidate: Candidate, parent_sha256: str, run: RunDirectory
+    ) -> None:
+        """Follow a candidate of a generation (from 1) from its copy of the parent on."""
+        number = candidate.number
+        tags = {
+            "kamerton.kind": "generation",
+            "kamerton.generation": str(generation),
+            "kamerton.candidate": str(number),
+            "kamerton.parent_checkpoint_sha256": parent_sha256,
+            "kamerton.reason": "control" if number == CONTROL else candidate.words,
+        }
+        name = f"generation-{generation}-{number}"
+        follower = self._follow(run.path, name, tags, parent=self._folder.path)
+        if follower is not None:
+            self._candidates[generation, number] = follower
+
+    def candidate_finished(self, generation: int, to_step: int, candidate: Candidate) -> None:
+        """Record a candidate's score at the step that it was trained to, and end its run."""
+        if candidate.run and candidate.score is not None:
+            scores = {"generation_score": candidate.score, "generation": float(generation)}
+            own = JsonlTracker(self._folder.path / candidate.run)
+            own.log_metrics(scores, to_step)
+            own.close("finished")
+        follower = self._candidates.get((generation, candidate.number))
+        if follower is not None:
+            follower.end("finished" if candidate.state == "complete" else "failed")
+
+    def generation_decided(self, generation: Generation) -> None:
+        """Record which candidate is gone on from."""
+        self._own.log_event(
+            "generation", number=generation.number, accepted=generation.accepted,
+            sigma=generation.sigma, reason=generation.reason,
+        )  # fmt: skip
+        self._own.flush()
+
+    def generations_finished(self, tree: GenerationTree) -> None:
+        """Record what became of them all."""
+        self._own.log_event(
+            "generations_finished", verdict=tree.verdict, kept=tree.kept, objective=tree.objective
+        )
+        self._own.flush()
+
     def close(self, state: EndState) -> None:
         """Wait, within bounds, until everything is sent."""
         self._own.close(state)
         if self._study is not None:
             self._study.end(state)
-        for follower in (self._study, *self._trials.values()):
+        for follower in (self._study, *self._trials.values(), *self._candidates.values()):
             if follower is not None:
                 follower.close(state)

@@ -70,10 +70,10 @@ class StudyFolder:
         file = folder / "params.yaml"
         write_text(file, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
         runs.mkdir(parents=True, exist_ok=True)
-        self._share_cache(runs)
+        self.share_cache(runs)
         return ["--params", str(file), "--runs", str(runs)]
 
-    def _share_cache(self, runs: Path) -> None:
+    def share_cache(self, runs: Path) -> None:
         """Let all trainers use one cache of features: they depend on the data, not on the trial."""
         shared = self.runs / _CACHE
         shared.mkdir(parents=True, exist_ok=True)

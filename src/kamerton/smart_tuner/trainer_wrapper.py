@@ -48,12 +48,14 @@ class Watch:
         on_step: takes the last step recorded.
         on_run: takes the run directory when it appears.
         stop: whether we were asked to stop.
+        enough: whether the trainer did what it was started for, in whatever it wrote; ends it.
     """
 
     on_evaluation: Callable[[Evaluation], bool]
     on_step: Callable[[int], None]
     on_run: Callable[[RunDirectory], None]
     stop: Callable[[], bool]
+    enough: Callable[[], bool] = lambda: False
 
 
 class TrainerWrapper:
@@ -111,7 +113,7 @@ class TrainerWrapper:
         try:
             ending: Ending | None = None
             while child.poll() is None and ending is None:
-                if self._look(watch):
+                if self._look(watch) or watch.enough():
                     ending = "ended"
                 elif watch.stop():
                     ending = "stopped"
@@ -163,7 +165,7 @@ class TrainerWrapper:
         for record in self._records(watch):
             if record.step is not None:
                 watch.on_step(record.step)
-            evaluation = _evaluation(record)
+            evaluation = evaluation_of(record)
             if evaluation is not None and watch.on_evaluation(evaluation):
                 return True
         return False
@@ -195,7 +197,8 @@ def _environment() -> dict[str, str]:
     return environment
 
 
-def _evaluation(record: Record) -> Evaluation | None:
+def evaluation_of(record: Record) -> Evaluation | None:
+    """The evaluation that a record tells of, if it tells of one."""
     if record.kind != "metrics" or record.step is None or VAL_MEL_LOSS not in record.values:
         return None
     return Evaluation(record.step, record.values)

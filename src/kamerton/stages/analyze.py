@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from kamerton.config.schema import Params
+from kamerton.config.schema import AnalyzeParams, Params
 from kamerton.core.errors import InputCorruptError, InputEmptyError
 from kamerton.core.files import require_apart, require_new, write_json, write_text
 from kamerton.core.progress import Progress, silent
@@ -16,6 +16,7 @@ from kamerton.data.advice import Advice, advise
 from kamerton.data.analysis import (
     COMPONENTS,
     ClipQuality,
+    VoiceMeasures,
     accent_evidence,
     clip_quality,
     complexity_of,
@@ -25,9 +26,11 @@ from kamerton.data.analysis import (
     worst_clips,
 )
 from kamerton.data.by_recording import RecordingMeasures, by_recording
-from kamerton.data.epoch_rule import COMPLEXITY_SHARES, quality_of, recommend
+from kamerton.data.epoch_rule import COMPLEXITY_SHARES, Complexity, quality_of, recommend
 from kamerton.data.manifest import Dataset, Row
 from kamerton.data.measures import ClipMeasures, MeasuringTask, measure_task
+from kamerton.smart_tuner.epoch_advisor import EpochAdvisor
+from kamerton.smart_tuner.history import Descriptors
 
 _SECONDS_A_MINUTE, _SECONDS_AN_HOUR = 60.0, 3600.0
 _DIGITS = 4
@@ -46,7 +49,9 @@ class AnalyzeReport:
     quality_label: str
     complexity_label: str
     complexity_multiplier: float
+    rule_epochs: int
     recommended_epochs: int
+    history_runs: int
     confidence: float
     reasons: tuple[str, ...]
     recommendations: tuple[str, ...]
@@ -63,7 +68,9 @@ class AnalyzeReport:
             "clips": float(self.clips),
             "quality_score": self.quality_score,
             "complexity_multiplier": self.complexity_multiplier,
+            "rule_epochs": float(self.rule_epochs),
             "recommended_epochs": float(self.recommended_epochs),
+            "history_runs": float(self.history_runs),
             "confidence": self.confidence,
         }
 
@@ -91,6 +98,7 @@ def analyze(
 ) -> AnalyzeReport:
     """Measure every clip of ``dataset`` and write ``analysis`` (JSON) and a page about it.
 
+    The recommendation is the rule's, corrected by the runs in ``analyze.history`` if there is one.
     All cores measure where there is more than half an hour of sound.
 
     Raises:
@@ -107,7 +115,9 @@ def analyze(
     clips = _measure(opened, on_progress)
     worst = worst_clips(clips, params.analyze.worst_clips)
     recordings, advice = by_recording(clips), advise(clips, params.analyze)
-    result = _analysis(opened, clips, worst, params)
+    whole = _Whole.of(clips, params.analyze)
+    result = _analysis(opened, clips, worst, whole, params)
+    result |= _recommendation(opened, result, whole, params)
     result["recordings"] = [_about_recording(recording) for recording in recordings]
     result["recommendations"] = [_about_advice(piece) for piece in advice]
     page = analysis_page.render(opened, result, clips, worst, recordings, advice)
@@ -153,31 +163,49 @@ def _portions(rows: Sequence[Row]) -> Iterator[tuple[Row, ...]]:
         yield tuple(portion)
 
 
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    """Measures of the dataset as a whole."""
+
+    hours: float
+    quality: ClipQuality
+    voice: VoiceMeasures
+    complexity: Complexity
+    measured_share: float
+
+    @classmethod
+    def of(cls, clips: Sequence[ClipMeasures], params: AnalyzeParams) -> Self:
+        voice = measure_voice(clips)
+        return cls(
+            hours=sum(clip.row.duration_seconds for clip in clips) / _SECONDS_AN_HOUR,
+            quality=dataset_quality(clips),
+            voice=voice,
+            complexity=complexity_of(voice, params),
+            measured_share=measured_share(clips),
+        )
+
+
 def _analysis(
     dataset: Dataset,
     clips: Sequence[ClipMeasures],
     worst: Sequence[tuple[ClipMeasures, ClipQuality]],
+    whole: _Whole,
     params: Params,
 ) -> dict[str, Any]:
-    hours = sum(clip.row.duration_seconds for clip in clips) / _SECONDS_AN_HOUR
-    quality = dataset_quality(clips)
-    voice = measure_voice(clips)
-    complexity = complexity_of(voice, params.analyze)
-    measured = measured_share(clips)
-    advice = recommend(hours, quality.score, complexity, params.analyze, measured)
+    quality, complexity = whole.quality, whole.complexity
     origins = Counter(clip.snr_origin for clip in clips)
     return {
         "dataset_sha256": dataset.card["content_sha256"],
-        "hours": round(hours, 6),
+        "params": params.analyze.model_dump(mode="json"),
+        "hours": round(whole.hours, 6),
         "clips": len(clips),
-        "size": advice.size,
         "quality": {
             "score": round(quality.score, _DIGITS),
-            "label": advice.quality,
+            "label": quality_of(quality.score)[0],
             "components": _rounded(quality.components),
             "weights": {name: weight for name, (weight, _) in COMPONENTS.items()},
             "measured_clips": _measured_clips(clips),
-            "measured_share": round(measured, _DIGITS),
+            "measured_share": round(whole.measured_share, _DIGITS),
             "snr_from": {origin: origins[origin] for origin in ("pauses", "waveform")},
         },
         "complexity": {
@@ -186,12 +214,8 @@ def _analysis(
             "label": complexity.label,
             "multiplier": round(1.0 + complexity.added_share, _DIGITS),
             "shares": dict(COMPLEXITY_SHARES),
-            "measures": _rounded(asdict(voice)),
+            "measures": _rounded(asdict(whole.voice)),
         },
-        "base_epochs": advice.base_epochs,
-        "recommended_epochs": advice.recommended_epochs,
-        "confidence": advice.confidence,
-        "reasons": list(advice.reasons),
         "worst_clips": [
             {
                 "id": clip.row.id,
@@ -203,6 +227,31 @@ def _analysis(
             }
             for clip, quality in worst
         ],
+    }
+
+
+def _recommendation(
+    dataset: Dataset, result: Mapping[str, Any], whole: _Whole, params: Params
+) -> dict[str, Any]:
+    """How long to train: the rule's answer and, apart from it, what history makes of it."""
+    rule = recommend(
+        whole.hours, whole.quality.score, whole.complexity, params.analyze, whole.measured_share
+    )
+    descriptors = Descriptors.of(result, dataset.card)
+    advice = EpochAdvisor.of(params.analyze).advise(
+        rule, descriptors, dataset.card["content_sha256"]
+    )
+    return {
+        "size": rule.size,
+        "base_epochs": rule.base_epochs,
+        "rule_epochs": rule.recommended_epochs,
+        "rule_confidence": rule.confidence,
+        "rule_reasons": list(rule.reasons),
+        "descriptors": asdict(descriptors),
+        "recommended_epochs": advice.recommended_epochs,
+        "confidence": advice.confidence,
+        "history": advice.correction.as_dict(),
+        "reasons": list(advice.reasons),
     }
 
 
@@ -268,7 +317,9 @@ def _report(result: Mapping[str, Any]) -> AnalyzeReport:
         quality_label=result["quality"]["label"],
         complexity_label=result["complexity"]["label"],
         complexity_multiplier=result["complexity"]["multiplier"],
+        rule_epochs=result["rule_epochs"],
         recommended_epochs=result["recommended_epochs"],
+        history_runs=result["history"]["used_runs"],
         confidence=result["confidence"],
         reasons=tuple(result["reasons"]),
         recommendations=tuple(piece["text"] for piece in result["recommendations"]),

@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kamerton.config.loading import validate
 from kamerton.config.schema import Params, merge
@@ -22,6 +22,9 @@ from kamerton.core.ranks import Ranks
 from kamerton.data.epoch_rule import read_recommended_epochs
 from kamerton.data.manifest import Dataset
 from kamerton.tracking import names
+
+if TYPE_CHECKING:
+    from kamerton.training.state import TrainState
 
 _LOG = logging.getLogger("kamerton.train")
 
@@ -142,6 +145,8 @@ def train(
     _require_torch()
 
     from kamerton.core.stop import StopRequest
+    from kamerton.smart_tuner.history import HISTORY_FILE
+    from kamerton.smart_tuner.run_record import record_run
     from kamerton.training.distributed import joined_world
     from kamerton.training.publish import publish
     from kamerton.training.session import Session, fixed_threads
@@ -171,6 +176,11 @@ def train(
                 values = publish(
                     session, run, state, model=model, report=report, force=force
                 ).values
+                record_run(
+                    run, runs / HISTORY_FILE, analysis=analysis, card=opened.card,
+                    total_steps=session.total_steps, steps_per_epoch=session.data.steps_per_epoch,
+                    ended=_ending(state, session.total_steps),
+                )  # fmt: skip
     gave_up = state.recovery.gave_up
     if gave_up:
         _LOG.warning(
@@ -181,6 +191,13 @@ def train(
         run.path, state.step, session.total_steps, state.best_step, state.skipped, reused, values,
         gave_up,
     )  # fmt: skip
+
+
+def _ending(state: TrainState, total_steps: int) -> str:
+    """Why a finished run ended, as the history keeps it."""
+    if state.recovery.gave_up:
+        return "gave_up"
+    return state.stopped or ("budget" if state.step >= total_steps else "stopped")
 
 
 def with_best_params(params: Params, path: Path) -> Params:

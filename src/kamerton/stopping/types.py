@@ -26,7 +26,7 @@ class Observation:
         learning_rate: At that step; None where it is not known.
     """
 
-    step: int
+    step: float
     value: float
     attention: float | None = None
     train_loss: float | None = None
@@ -78,7 +78,7 @@ class Decision:
             there is no forecast.
     """
 
-    step: int
+    step: float
     stop: bool
     cause: str
     reason: str
@@ -86,7 +86,7 @@ class Decision:
     evidence: float
     patience_steps: float
     waited_steps: float
-    best_step: int
+    best_step: float
     guarded: bool = False
     overfitting: Risk = "low"
     overfitting_score: float = 0.0

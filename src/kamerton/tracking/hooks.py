@@ -142,7 +142,9 @@ Action = Stop | Adjust | ScaleBatch | Note | Measure | Alert
 class Hook(Protocol):
     """Something that watches a run; every method must be quick, for the training waits for it."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Under which its memory is kept: the same in every version."""
 
     def on_step(self, facts: StepFacts) -> None:
         """A step is over; not yet saved."""

@@ -75,3 +75,17 @@ def weighted_loss(part: str) -> str:
 def val_loss(part: str) -> str:
     """The name of one part of the validation loss."""
     return VAL_MEL_LOSS if part == "mel_after" else f"val_{part}_loss"
+
+
+# The stop decision, at evaluations. Its votes are -1 (go on) to 1 (stop), times their confidence.
+STOP_EVIDENCE: Final = "stop/evidence"  # the weighted mean of the votes
+STOP_PATIENCE: Final = "stop/patience"  # steps without anything better that are borne
+STOP_WAITED: Final = "stop/waited"  # steps since the best
+STOP_REMAINING: Final = "stop/remaining"  # steps until nothing better is to be expected
+STOP_SCORE: Final = "stop/score/"  # before the name of a voter
+OVERFITTING_RISK: Final = "overfitting_risk"  # 0 to 1: low below .3, high from .6
+
+
+def stop_score(voter: str) -> str:
+    """The name of one voter's score."""
+    return f"{STOP_SCORE}{voter}"

@@ -17,7 +17,10 @@ class Controls:
         guided_attention_weight: Of that loss.
         gate_weight: Of the gate loss.
         variational_kl_weight: Of the cost of learned noise widths.
-        owners: By the name of a field above: schedule, phase, recovery, adaptive or params.
+        weight_decay: Of every parameter.
+        dropout: Factor of the noise in the two LSTMs.
+        owners: By the name of a field above: schedule, phase, recovery,
+            quality, adaptive, changes or params.
         factors: By the same names, what the owner made of the value it was given; 1 where it is
             taken as it stands or decided anew at every step.
     """
@@ -27,6 +30,8 @@ class Controls:
     guided_attention_weight: float
     gate_weight: float = 1.0
     variational_kl_weight: float = 0.0
+    weight_decay: float = 0.0
+    dropout: float = 1.0
     owners: Mapping[str, str] = field(default_factory=dict)
     factors: Mapping[str, float] = field(default_factory=dict)
 

@@ -71,7 +71,8 @@ class TrainingData:
         device: Where batches go.
         validation: The validation split in batches, always the same.
         spoken: The clips whose texts are read aloud at every evaluation.
-        steps_per_epoch: Optimiser steps in an epoch of all clips; others differ by a few.
+        steps_per_epoch: Optimiser steps in an epoch of all clips in batches of the usual size;
+            others differ by a few.
     """
 
     def __init__(
@@ -136,15 +137,16 @@ class TrainingData:
         batches = [self._collated([self._rows[index] for index in batch]) for batch in plan]
         return [batch.pinned() for batch in batches] if self.device.type == "cuda" else batches
 
-    def after(self, position: Position, share: float = 1.0) -> Position:
+    def after(self, position: Position, share: float = 1.0, scale: float = 1.0) -> Position:
         """The position of the next step.
 
         Args:
             position: Of this step.
             share: The share of the clips, the shortest, that a new epoch is made of, where one
                 begins.
+            scale: How many times ``train.batch_size`` the batches of a new epoch are.
         """
-        return self._plan.after(position, share)
+        return self._plan.after(position, share, scale)
 
     def tensors(self, rows: Sequence[Row]) -> TensorBatch:
         """Any rows of the dataset as one batch, on the device."""

@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from kamerton.core.files import write_json, write_text
 from kamerton.model.tacotron2.model import Tacotron2
 from kamerton.tracking import RunDirectory
+from kamerton.tracking.hooks import Action, EvalFacts, StepFacts
 from kamerton.tracking.metrics_file import Record, json_safe, last_events
 from kamerton.tracking.trouble import Trouble
 from kamerton.training.data import TrainingData
-from kamerton.training.evaluation import Evaluation, measuring, teacher_forced
+from kamerton.training.evaluation import measuring, teacher_forced
 from kamerton.training.event_lines import words
-from kamerton.training.hooks import StepFacts
+from kamerton.training.hooks import LoopFacts
 from kamerton.training.speed import most_resident_bytes
-from kamerton.training.state import TrainState
 
 FOLDER: Final = "debug"
 EVENTS: Final = 20
@@ -32,7 +32,9 @@ _MIB: Final = 1 << 20
 
 
 class DebugReporter:
-    """Writes the reports of one run, as a watcher of it."""
+    """Writes the reports of one run, as a hook of it."""
+
+    name: Final = "debug_report"
 
     def __init__(
         self, run: RunDirectory, model: Tacotron2, data: TrainingData, *, interval_steps: int
@@ -43,18 +45,20 @@ class DebugReporter:
 
     def on_step(self, facts: StepFacts) -> None:
         """Write the report of a step whose turn it is; a disk that does not take it is told of."""
-        if facts.state.step % self._interval:
+        if facts.step % self._interval or not isinstance(facts, LoopFacts):
             return
         report = self.report(facts)
-        stem = self._run.path / FOLDER / f"step_{facts.state.step:08d}"
+        stem = self._run.path / FOLDER / f"step_{facts.step:08d}"
         try:
             write_json(stem.with_suffix(".json"), report)
             write_text(stem.with_suffix(".md"), as_markdown(report))
         except OSError as error:
             self.trouble.begins(error)
 
-    def on_eval(self, state: TrainState, evaluation: Evaluation) -> None:
+    def on_eval(self, facts: EvalFacts) -> Sequence[Action]:
         """Write nothing: reports come by steps."""
+        del facts
+        return ()
 
     def on_epoch(self, facts: StepFacts) -> None:
         """Write nothing: reports come by steps."""
@@ -62,7 +66,14 @@ class DebugReporter:
     def on_exception(self, error: Exception) -> None:
         """Write nothing: the run's status has the error."""
 
-    def report(self, facts: StepFacts) -> dict[str, Any]:
+    def memory(self) -> dict[str, Any]:
+        """Nothing: a report is a function of its step."""
+        return {}
+
+    def restore(self, memory: Mapping[str, Any]) -> None:
+        """Nothing is remembered."""
+
+    def report(self, facts: LoopFacts) -> dict[str, Any]:
         """Everything about the run as it stands after a step, in values that JSON holds."""
         result, controls, state = facts.result, facts.controls, facts.state
         names = {field: getattr(controls, field) for field in controls.owners}

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from pydantic import ValidationError
 
+from kamerton.config.change_classes import ChangeClass, class_of
 from kamerton.config.schema import Params
 from kamerton.config.yaml_source import read_yaml
 from kamerton.core.errors import PipelineError
@@ -23,26 +23,8 @@ from kamerton.training.fingerprint import Origin, decisive_params
 from kamerton.training.meaning import changes
 
 PARAMS_FILE: Final = "params.yaml"
-Class = Literal["hot", "warm", "cold"]
 Changes = Mapping[str, tuple[Any, Any]]
 
-_HOT: Final = (
-    "train.learning_rate", "train.min_learning_rate_share", "train.weight_decay",
-    "train.grad_clip_thresh", "train.adaptive_clip", "train.*_dropout",
-    "train.guided_attention_weight", "train.guided_attention_sigma", "train.losses.*_weight",
-    "train.losses.adaptive_gate", "train.regularisation.variational_kl_weight",
-    "train.gate_pos_weight", "train.gate_threshold", "train.phases.*_factors",
-    "train.phases.attention_goals", "train.phases.evaluations", "train.recovery.*",
-    "train.eval_interval_steps", "train.checkpoint_interval_steps", "train.keep_checkpoints",
-    "train.early_stopping.*", "train.quality_control.*", "train.batch_size_adaptation.*",
-    "train.changes", "train.monitoring.*",
-)  # fmt: skip
-_WARM: Final = (
-    "train.batch_size", "train.accumulation", "train.precision",
-    "train.warmup_steps", "train.guided_attention_kind", "train.losses.mel", "train.phases.*",
-    "batching", "processes", "total_steps",
-)  # fmt: skip
-_COARSE_DECODER: Final = "train.losses.double_decoder_weight"  # 0: there is none
 # Names that a person knows, for what origin.json says.
 _WORDS: Final = {
     "content_sha256": "the dataset", "total_steps": "the budget in steps", "code": "the code",
@@ -78,7 +60,7 @@ class Differences:
         return self.noted and self.classes <= {"hot"}
 
     @property
-    def classes(self) -> set[Class]:
+    def classes(self) -> set[ChangeClass]:
         """Of the decisive differences."""
         return {class_of(name, *values) for name, values in self.decisive.items()}
 
@@ -103,15 +85,6 @@ def differences(run: RunDirectory, params: Params, origin: Origin) -> Difference
     found = {name: (was, now) for name, was, now in changes(old, decisive_params(params))}
     found |= dict(_changed(then.decisive(), origin.decisive()))
     return Differences(found, dict(_changed(then.surroundings(), origin.surroundings())))
-
-
-def class_of(name: str, old: Any, new: Any) -> Class:
-    """Whether something decisive may change in a run; what nothing is said of may not."""
-    if name == _COARSE_DECODER and bool(old) != bool(new):
-        return "cold"
-    if any(fnmatchcase(name, pattern) for pattern in _HOT):
-        return "hot"
-    return "warm" if any(fnmatchcase(name, pattern) for pattern in _WARM) else "cold"
 
 
 def in_words(name: str) -> str:

@@ -27,6 +27,7 @@ from kamerton.model.losses import Target, losses_of
 from kamerton.model.tacotron2.decoder import Decoded
 from kamerton.model.tacotron2.model import Predicted, Tacotron2, steps_of
 from kamerton.tracking import names
+from kamerton.tracking.quality import quality_of
 from kamerton.training.data import TensorBatch, TrainingData
 from kamerton.training.objective import objective_of, target_of
 from kamerton.training.stops import found_stops, predicted_stops
@@ -51,9 +52,7 @@ class Evaluation:
 
     Attributes:
         values: Figures under the names of ``tracking.names``.
-        quality: What the best checkpoint has least of: the validation mel loss, plus what the
-            free-running diagonality lacks of 1. Mel loss alone does not see a voice that cannot
-            read without help.
+        quality: What the best checkpoint has least of; see ``tracking.quality``.
         scores: Attention of every sentence read aloud, in the order of ``data.spoken``.
         example: The first sentence read aloud.
     """
@@ -73,8 +72,7 @@ def evaluate(model: Tacotron2, data: TrainingData, train: TrainParams) -> Evalua
         example = _example(model, data, readings[0])
     scores = tuple(reading.scores for reading in readings)
     values |= attention_values(scores) | _free_running_values(readings)
-    quality = values[names.VAL_MEL_LOSS] + 1.0 - values[names.ATTENTION_SCORE]
-    return Evaluation(values, quality, scores, example)
+    return Evaluation(values, quality_of(values), scores, example)
 
 
 @torch.no_grad()

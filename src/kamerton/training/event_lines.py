@@ -8,11 +8,14 @@ from typing import Any, Final
 
 from kamerton.tracking import Record
 from kamerton.tracking.metrics_file import EVALUATING
+from kamerton.training.made_with import MADE_WITH
 from kamerton.training.progress_note import PHASE_NAMES
 
 # Of every evaluation and every start: not what one looks for when something went wrong. They also
 # tell how often a run was interrupted, which equal runs differ in.
-ORDINARY: Final = frozenset({"best", "control", "effective", "ended", EVALUATING, "resumed"})
+ORDINARY: Final = frozenset(
+    {"best", "control", "effective", "ended", EVALUATING, MADE_WITH, "resumed"}
+)
 
 _PHASE_REASONS: Final = {
     "goal": "the goal before it was met",

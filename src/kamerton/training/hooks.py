@@ -1,84 +1,85 @@
-"""The one way for anything to watch a training run from within its process.
-
-Progress, debug reports and, later, the tuner's controllers are watchers. They are given facts and
-change nothing; a watcher that fails is reported once and left out, and the run goes on.
-"""
+"""What the loop tells its hooks, and what becomes of their answers."""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
-from kamerton.core.progress import Progress
+from kamerton.tracking.hooks import (
+    Action,
+    Adjust,
+    Alert,
+    EvalFacts,
+    Hook,
+    Measure,
+    Note,
+    ScaleBatch,
+    StepFacts,
+    Stop,
+)
+from kamerton.tracking.protocol import Tracker
 from kamerton.training.controls import Controls
-from kamerton.training.evaluation import Evaluation
-from kamerton.training.progress_note import FrameRate, progress_note
 from kamerton.training.state import TrainState
 from kamerton.training.step import StepResult
 
 _LOG = logging.getLogger("kamerton.training")
 
-Alert = Callable[[str, str, Mapping[str, Any]], None]
+OnAlert = Callable[[str, str, Mapping[str, Any]], None]
 
 
-@dataclass(frozen=True, slots=True)
-class StepFacts:
-    """One step that is over.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopFacts(StepFacts):
+    """One step with all that the trainer knows of it.
 
     Attributes:
-        total: The budget in steps.
         state: Where the run stands after the step.
         result: What the step gave.
         controls: What it was made with.
     """
 
-    total: int
     state: TrainState
     result: StepResult
     controls: Controls
 
 
-class Watcher(Protocol):
-    """Something that watches a run; every method must be quick, for the training waits for it."""
+class Hooks:
+    """Calls all hooks of a run, and keeps their failures away from it."""
 
-    def on_step(self, facts: StepFacts) -> None:
-        """A step is over, and saved where its turn was."""
+    def __init__(self, hooks: Sequence[Hook]) -> None:
+        self._hooks = list(hooks)
 
-    def on_eval(self, state: TrainState, evaluation: Evaluation) -> None:
-        """The model was evaluated; the state holds the outcome.
+    def restore(self, memories: Mapping[str, Mapping[str, Any]]) -> None:
+        """Give every hook what it remembered."""
+        self._each("memory", lambda hook: hook.restore(memories.get(hook.name, {})))
 
-        It comes before ``on_step`` of the step that was evaluated, and alone where that step was
-        made before the run was interrupted.
-        """
+    def memories(self) -> dict[str, dict[str, Any]]:
+        """What all hooks remember, by name."""
+        found: dict[str, dict[str, Any]] = {}
 
-    def on_epoch(self, facts: StepFacts) -> None:
-        """The step was the last of its epoch; the state stands at the next."""
+        def keep(hook: Hook) -> None:
+            if memory := hook.memory():
+                found[hook.name] = memory
 
-    def on_exception(self, error: Exception) -> None:
-        """The run ends by an error, or by a stop on request (StoppedError)."""
-
-
-class Watchers:
-    """Calls all watchers, and keeps their failures away from the run."""
-
-    def __init__(self, watchers: Sequence[Watcher]) -> None:
-        self._watchers = list(watchers)
+        self._each("memory", keep)
+        return found
 
     def step(self, facts: StepFacts) -> None:
         """Tell of a step."""
-        self._each("step", lambda watcher: watcher.on_step(facts))
-
-    def eval(self, state: TrainState, evaluation: Evaluation) -> None:
-        """Tell of an evaluation."""
-        self._each("evaluation", lambda watcher: watcher.on_eval(state, evaluation))
+        self._each("step", lambda hook: hook.on_step(facts))
 
     def epoch(self, facts: StepFacts) -> None:
         """Tell of the end of an epoch."""
-        self._each("epoch", lambda watcher: watcher.on_epoch(facts))
+        self._each("epoch", lambda hook: hook.on_epoch(facts))
+
+    def eval(self, facts: EvalFacts) -> list[Action]:
+        """Tell of an evaluation; all answers in the order of the hooks."""
+        answers: list[Action] = []
+        self._each("evaluation", lambda hook: answers.extend(hook.on_eval(facts)))
+        return answers
 
     @contextmanager
     def told_of_errors(self) -> Iterator[None]:
@@ -86,45 +87,54 @@ class Watchers:
         try:
             yield
         except Exception as error:
-            self._each("error", partial(_tell_error, error))
+            told = error  # the name is gone after this block
+            self._each("error", lambda hook: hook.on_exception(told))
             raise
 
-    def _each(self, what: str, call: Callable[[Watcher], None]) -> None:
-        for watcher in tuple(self._watchers):
+    def _each(self, what: str, call: Callable[[Hook], None]) -> None:
+        for hook in tuple(self._hooks):
             try:
-                call(watcher)
+                call(hook)
             except Exception:  # whatever it is, the training does not end by it
-                self._watchers.remove(watcher)
-                _LOG.exception("%s failed (%s) and is left out", type(watcher).__name__, what)
+                self._hooks.remove(hook)
+                _LOG.exception("%s failed (%s) and is left out", hook.name, what)
 
 
-def _tell_error(error: Exception, watcher: Watcher) -> None:
-    watcher.on_exception(error)
+def steered(state: TrainState, actions: Sequence[Action]) -> dict[str, Any]:
+    """What actions make of how a run goes on: fields of its state, as plain values."""
+    adjustments, scale, stopped = dict(state.adjustments), state.batch_scale, state.stopped
+    for action in actions:
+        match action:
+            case Stop():
+                stopped = stopped or action.cause
+            case Adjust(factor=1.0):
+                adjustments.pop(action.parameter, None)
+            case Adjust():
+                adjustments[action.parameter] = action.factor
+            case ScaleBatch():
+                scale = action.scale
+            case _:
+                pass
+    return {"adjustments": adjustments, "batch_scale": scale, "stopped": stopped}
 
 
-class ShownProgress:
-    """A progress bar, or plain lines, as a watcher."""
-
-    def __init__(self, report: Progress, *, phases: int) -> None:
-        self._report, self._phases, self._rate = report, phases, FrameRate()
-
-    def on_step(self, facts: StepFacts) -> None:
-        """Report the step with phase, loss, attention and speed."""
-        state, result = facts.state, facts.result
-        note = progress_note(
-            phase=state.phase.index, phases=self._phases, loss=float(result.losses.total),
-            attention=state.diagonality, frames_per_second=self._rate.took(result.frames),
-        )  # fmt: skip
-        self._report(state.step, facts.total, note)
-
-    def on_eval(self, state: TrainState, evaluation: Evaluation) -> None:
-        """Show nothing: the step's line has the outcome."""
-
-    def on_epoch(self, facts: StepFacts) -> None:
-        """Show nothing: progress counts steps."""
-
-    def on_exception(self, error: Exception) -> None:
-        """Show nothing: the command reports its error."""
+def record(
+    actions: Sequence[Action], step: int, tracker: Tracker, on_alert: OnAlert
+) -> dict[str, float]:
+    """Write down what hooks asked for, and tell people; returns the figures to be logged."""
+    values: dict[str, float] = {}
+    for action in actions:
+        match action:
+            case Measure():
+                values |= action.values
+            case Note():
+                tracker.log_event(action.event, step=step, **action.fields)
+            case Alert():
+                on_alert(action.kind, action.text, action.fields)
+            case _:
+                kind = {Stop: "stop", Adjust: "adjusted", ScaleBatch: "batch_scaled"}[type(action)]
+                tracker.log_event(kind, step=step, **dataclasses.asdict(action))
+    return values
 
 
 def logged_alert(kind: str, text: str, fields: Mapping[str, Any]) -> None:

@@ -31,7 +31,7 @@ class Source(Protocol):
     def prepare(self, position: Position) -> list[TensorBatch]:
         """The batches of one step, in the host's memory."""
 
-    def after(self, position: Position, share: float) -> Position:
+    def after(self, position: Position, share: float, scale: float) -> Position:
         """The position of the next step."""
 
 
@@ -55,9 +55,9 @@ class _Desk:
 class Loader:
     """Takes batches from a source a few steps before they are asked for.
 
-    It expects one position after the other, and the share of an epoch to stay what it is. Where it
-    expected wrongly, at the begin of an epoch of another share or after a rollback, the caller
-    waits for its batches to be made, as it would without a loader.
+    It expects one position after the other, and the share and scale of an epoch to stay what they
+    are. Where it expected wrongly, at the begin of an epoch of others or after a rollback, the
+    caller waits for its batches to be made, as it would without a loader.
 
     The thread ends with ``close``, with the loader itself, or with the process, whose end it does
     not delay.
@@ -125,7 +125,7 @@ def _work(source: Source, desk: _Desk, ahead: int) -> None:
         following: Position | None = None
         try:
             made = source.prepare(position)
-            following = source.after(position, position.share)
+            following = source.after(position, position.share, position.scale)
         except BaseException as error:  # whatever it is, the caller must hear of it
             made = error
         with desk.changed:

@@ -14,40 +14,27 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
-from kamerton.config.schema import AudioParams, TrainParams
 from kamerton.core.errors import PipelineError, StoppedError
 from kamerton.core.progress import Progress
 from kamerton.core.stop import StopRequest
 from kamerton.data.batching import Position
-from kamerton.model.tacotron2.model import Tacotron2
-from kamerton.tracking import RunDirectory, Tracker, names
+from kamerton.tracking import names
 from kamerton.tracking.metrics_file import EVALUATING
-from kamerton.tracking.trouble import Trouble, first_line
-from kamerton.training import adaptive_gate, clipping, phases, recovery
-from kamerton.training.checkpoint import Checkpoints
-from kamerton.training.controls import Controls, changes
-from kamerton.training.data import TrainingData
-from kamerton.training.distributed import World
-from kamerton.training.evaluation import Example, evaluate, read_example
+from kamerton.training import adaptive_gate, clipping, phases, recovery, recovery_effect
+from kamerton.training.assessment import assess, illustrate
+from kamerton.training.controls import changes
 from kamerton.training.hooks import (
-    Alert,
-    ShownProgress,
-    StepFacts,
-    Watcher,
-    Watchers,
-    logged_alert,
+    Hooks,
+    LoopFacts,
 )
-from kamerton.training.illustration import illustrate_when_due
+from kamerton.training.job import Job, controls_of, to_be_saved
 from kamerton.training.loader import Loader
+from kamerton.training.made_with import MADE_WITH, is_to_be_told, made_with
+from kamerton.training.progress_note import ShownProgress
 from kamerton.training.schedule import (
     TOLD_FROM,
-    controls_at,
     safe_learning_rate,
 )
 from kamerton.training.speed import Speedometer
@@ -56,35 +43,6 @@ from kamerton.training.status import note_status
 from kamerton.training.step import StepResult, Trainee, train_step
 
 MAX_SKIPPED_IN_A_ROW = 10  # then the run is beyond what skipping can save
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """All that a run works with.
-
-    Attributes:
-        illustrated: How sound is made of mels for pictures and samples; None makes none.
-        scaler: What the checkpoint to go on from holds of the loss scaler.
-        world: The processes that train together.
-        watchers: What watches the run besides its log.
-        on_alert: Told of what a person should know at once.
-        pictures: What goes wrong with pictures and sound.
-    """
-
-    model: Tacotron2
-    optimizer: torch.optim.Optimizer
-    data: TrainingData
-    train: TrainParams
-    total_steps: int
-    run: RunDirectory
-    checkpoints: Checkpoints
-    tracker: Tracker
-    illustrated: AudioParams | None = None
-    scaler: Mapping[str, Any] | None = None
-    world: World = field(default_factory=World)
-    watchers: Sequence[Watcher] = ()
-    on_alert: Alert = logged_alert
-    pictures: Trouble = field(default_factory=lambda: Trouble("a picture", "it is left out"))
 
 
 def train_model(
@@ -101,35 +59,41 @@ def train_model(
     train, total = job.train, job.total_steps
     trainee = Trainee(job.model, job.optimizer, train, job.data.audio, job.world)
     trainee.load_scaler(job.scaler)
-    watchers = Watchers(
-        [ShownProgress(on_progress, phases=len(phases.boundaries(train.phases))), *job.watchers]
-    )
+    hooks = Hooks(job.hooks if job.world.main else ())
+    hooks.restore(state.hooks)
+    shown = ShownProgress(on_progress, phases=len(phases.boundaries(train.phases)))
     speed = Speedometer(job.data.device)
-    state, stopping = _first(state, job), False
+    state, stopping, begun = _first(state, job), False, state.step
     job.model.train()
-    with Loader(job.data) as loader, watchers.told_of_errors():
+    with Loader(job.data) as loader, hooks.told_of_errors():
         if state.awaits_evaluation:  # the run was interrupted before it was made
-            state, stopping = _conclude(job, trainee, state, watchers, stop)
-        while state.step < total and not stopping and not is_over(state, job):
+            state, stopping = _conclude(job, trainee, state, hooks, stop)
+        while state.step < total and not stopping and not is_over(state):
             before, facts = state, _step(job, trainee, loader, speed, state)
             state = facts.state
             _log_step(job, facts, speed)
+            _log_made_with(job, before, facts, begun)
             _log_changes(job, before, state)
-            stopping = state.awaits_evaluation and _save_unevaluated(job, trainee, state, stop)
+            _tell(hooks, facts, before)
+            stopping = state.awaits_evaluation and _save_unevaluated(
+                job, trainee, state, hooks, stop
+            )
             if not stopping:
-                state, stopping = _conclude(job, trainee, state, watchers, stop)
-            _tell(watchers, dataclasses.replace(facts, state=state), before)
+                state, stopping = _conclude(job, trainee, state, hooks, stop)
+            shown(state, facts.result, total)
         if stopping:
             raise StoppedError(
                 f"training stopped on request at step {state.step} of {total}; "
                 f"it is saved in {job.run.path}."
             )
     if state.step < total:  # it ended early, perhaps between two checkpoints
-        _save(job, trainee, state, scheduled=False, now=True)
+        _save(job, trainee, state, hooks, scheduled=False, now=True)
     return state
 
 
-def _save_unevaluated(job: Job, trainee: Trainee, state: TrainState, stop: StopRequest) -> bool:
+def _save_unevaluated(
+    job: Job, trainee: Trainee, state: TrainState, hooks: Hooks, stop: StopRequest
+) -> bool:
     """Save what is to be evaluated, where it is due: an evaluation takes long.
 
     Whoever goes on from this state evaluates first. Under the step's own name, which a recovery may
@@ -142,12 +106,12 @@ def _save_unevaluated(job: Job, trainee: Trainee, state: TrainState, stop: StopR
     stopping = job.world.any(stop.requested) and not last
     if job.world.main and (last or stopping or _is_scheduled(state, job)):
         job.tracker.log_event(EVALUATING, step=state.step)
-        _save(job, trainee, state, scheduled=False, now=True)
+        _save(job, trainee, state, hooks, scheduled=False, now=True)
     return stopping
 
 
 def _conclude(
-    job: Job, trainee: Trainee, state: TrainState, watchers: Watchers, stop: StopRequest
+    job: Job, trainee: Trainee, state: TrainState, hooks: Hooks, stop: StopRequest
 ) -> tuple[TrainState, bool]:
     """Evaluate a step where it is its turn, do something about trouble, and save it.
 
@@ -156,15 +120,16 @@ def _conclude(
     """
     made, evaluated = state, state.awaits_evaluation
     if evaluated:
-        state = _evaluate(job, trainee, state, watchers)
+        state = _judge_recovery(job, assess(job, trainee, state, hooks), made)
     else:
-        _illustrate(job, state.step, None)
+        illustrate(job, state.step, None)
     untroubled, state = state, _recover(job, state, evaluated=evaluated)
     _log_changes(job, made, state)
 
     stopping = job.world.any(stop.requested) and state.step < job.total_steps
     scheduled = _is_scheduled(state, job)
-    _save(job, trainee, state, scheduled=scheduled, now=stopping or state is not untroubled)
+    now = stopping or state is not untroubled
+    _save(job, trainee, state, hooks, scheduled=scheduled, now=now)
     return state, stopping
 
 
@@ -173,10 +138,9 @@ def _is_scheduled(state: TrainState, job: Job) -> bool:
     return state.step == job.total_steps or state.step % interval == 0
 
 
-def is_over(state: TrainState, job: Job) -> bool:
-    """Whether the run ends before its budget does: out of patience, or of recoveries."""
-    del job
-    return bool(state.recovery.gave_up)
+def is_over(state: TrainState) -> bool:
+    """Whether the run ends before its budget does: a hook said so, or recoveries are used up."""
+    return bool(state.stopped or state.recovery.gave_up)
 
 
 def _first(state: TrainState, job: Job) -> TrainState:
@@ -189,19 +153,27 @@ def _first(state: TrainState, job: Job) -> TrainState:
 
 def _step(
     job: Job, trainee: Trainee, loader: Loader, speed: Speedometer, state: TrainState
-) -> StepFacts:
+) -> LoopFacts:
     """One optimiser step from ``state``."""
-    controls = _controls(state, job)
+    controls = controls_of(state, job)
     waited = loader.waited_seconds
     with speed.step():
-        batches = loader.batches(Position(state.epoch, state.batch, state.epoch_share))
+        batches = loader.batches(_position(state))
         result = train_step(trainee, batches, controls, step=state.step)
     speed.took(result, loader.waited_seconds - waited)
-    return StepFacts(job.total_steps, _after(state, result, job, trainee), result, controls)
+    after = _after(state, result, job, trainee)
+    return LoopFacts(
+        step=after.step, total=job.total_steps, epoch=after.epoch, phase=after.phase.index,
+        loss=float(result.losses.total), grad_norm=result.grad_norm,
+        module_norms=result.module_norms, clip_norm=controls.clip_norm,
+        learning_rate=controls.learning_rate, applied=result.applied,
+        batch_size=state.epoch_scale * job.train.batch_size,
+        state=after, result=result, controls=controls,
+    )  # fmt: skip
 
 
-def _controls(state: TrainState, job: Job) -> Controls:
-    return controls_at(state, job.total_steps, job.train, processes=job.world.size)
+def _position(state: TrainState) -> Position:
+    return Position(state.epoch, state.batch, state.epoch_share, state.epoch_scale)
 
 
 def _after(state: TrainState, result: StepResult, job: Job, trainee: Trainee) -> TrainState:
@@ -209,9 +181,9 @@ def _after(state: TrainState, result: StepResult, job: Job, trainee: Trainee) ->
     step, train, total = state.step + 1, job.train, job.total_steps
     phase = phases.next_phase(state.phase, step, total, None, train.phases)
     position = job.data.after(
-        Position(state.epoch, state.batch, state.epoch_share),
-        phases.curriculum_share(phase, step, total, train.phases),
-    )
+        _position(state), phases.curriculum_share(phase, step, total, train.phases),
+        state.batch_scale,
+    )  # fmt: skip
     loud = recovery.count_loud(state, result, train)
     clip, gate = state.clip, state.gate
     if result.applied:
@@ -223,6 +195,9 @@ def _after(state: TrainState, result: StepResult, job: Job, trainee: Trainee) ->
         skipped_in_a_row = 0 if result.applied else skipped_in_a_row + 1
     return dataclasses.replace(
         state, step=step, epoch=position.epoch, batch=position.batch, epoch_share=position.share,
+        epoch_scale=position.scale,
+        loss_sum=state.loss_sum + (float(result.losses.total) if result.applied else 0.0),
+        loss_steps=state.loss_steps + result.applied,
         skipped=state.skipped + (not result.applied),
         skipped_in_a_row=skipped_in_a_row, phase=phase, clip=clip, gate=gate,
         awaits_evaluation=step == total or step % train.eval_interval_steps == 0,
@@ -241,7 +216,7 @@ def _is_overflow(trainee: Trainee, result: StepResult) -> bool:
     )  # fmt: skip
 
 
-def _log_step(job: Job, facts: StepFacts, speed: Speedometer) -> None:
+def _log_step(job: Job, facts: LoopFacts, speed: Speedometer) -> None:
     state, result = facts.state, facts.result
     if not job.world.main:
         return
@@ -269,60 +244,15 @@ def _log_step(job: Job, facts: StepFacts, speed: Speedometer) -> None:
     job.tracker.log_metrics(values | speed.read(), state.step)
 
 
-def _evaluate(job: Job, trainee: Trainee, state: TrainState, watchers: Watchers) -> TrainState:
-    """Measure the model; the main process does, and all go on with what it found."""
-    evaluation = evaluate(job.model, job.data, job.train) if job.world.main else None
-    found = {"values": evaluation.values, "quality": evaluation.quality} if evaluation else None
-    found = job.world.share(found)
-    state = _evaluated(state, found["values"], found["quality"], job)
-    if evaluation is None:
+def _judge_recovery(job: Job, state: TrainState, made: TrainState) -> TrainState:
+    """Say what came of the last intervention, and undo it where it did harm."""
+    loss = made.loss_sum / made.loss_steps if made.loss_steps else math.nan
+    effect = recovery_effect.judge(state, job.total_steps, job.train, train_loss=loss)
+    if effect is None:
         return state
-    if state.best_step == state.step:
-        scaler = _to_be_saved(job, trainee, state)
-        job.checkpoints.save_best(job.model, job.optimizer, state, scaler=scaler)
-        job.tracker.log_event("best", step=state.step, quality=evaluation.quality)
-    job.tracker.log_metrics(evaluation.values, state.step)
-    _illustrate(job, state.step, evaluation.example)
-    watchers.eval(state, evaluation)
-    job.tracker.flush()
-    return state
-
-
-def _illustrate(job: Job, step: int, evaluated: Example | None) -> None:
-    """Pictures and sound where they are due; a step that was not evaluated reads for them."""
-    if not job.world.main or job.illustrated is None:
-        return
-    try:
-        illustrate_when_due(
-            job.tracker, job.train.monitoring, job.illustrated, step, evaluated=evaluated,
-            make=lambda: read_example(job.model, job.data, job.train),
-        )  # fmt: skip
-    except Exception as error:  # whatever it is, no training ends by a picture
-        job.pictures.begins(error)
-        if job.pictures.count == 1:
-            reason = first_line(error)
-            job.tracker.log_event("tracking_trouble", step=step, place="pictures", reason=reason)
-
-
-def _evaluated(state: TrainState, values: dict[str, float], quality: float, job: Job) -> TrainState:
-    """Where the run stands after an evaluation."""
-    diagonality = values[names.ATTENTION_SCORE]
-    forced = values[names.FORCED + names.ATTENTION_SCORE]
-    past = dataclasses.replace(
-        state.recovery, best_diagonality=max(state.recovery.best_diagonality, diagonality)
-    )
-    phase = phases.next_phase(
-        state.phase, state.step, job.total_steps, diagonality, job.train.phases
-    )
-    state = dataclasses.replace(
-        state, awaits_evaluation=False, evaluated_step=state.step, diagonality=diagonality,
-        forced_diagonality=forced, phase=phase, recovery=past,
-    )  # fmt: skip
-    if quality < state.best_quality:
-        return dataclasses.replace(
-            state, best_step=state.step, best_quality=quality, best_values=values
-        )
-    return state
+    if job.world.main:
+        job.tracker.log_event("recovery_effect", step=state.step, **effect.fields)
+    return effect.state
 
 
 def _recover(job: Job, state: TrainState, *, evaluated: bool) -> TrainState:
@@ -335,12 +265,16 @@ def _recover(job: Job, state: TrainState, *, evaluated: bool) -> TrainState:
         done = json.dumps([outcome.action, outcome.values])
         job.world.require_equal("what was done about trouble", done)
         job.world.barrier()  # and stays until all have read it
-        state = outcome.state
+        before, state = state, outcome.state
+        if decision.deed in recovery.JUDGED:
+            state = recovery_effect.begun(
+                before, state, decision.cause, outcome.action, counts=decision.counts
+            )
         if job.world.main:
             record = {"cause": decision.cause, "action": outcome.action, "values": outcome.values}
             job.tracker.log_event("recovery", step=state.step, **record)
             text = f"{decision.cause} at step {state.step}: {outcome.action}"
-            job.on_alert("recovery", text, outcome.values)
+            job.on_alert(recovery.ALERTS[decision.cause], text, outcome.values)
     if state.skipped_in_a_row > MAX_SKIPPED_IN_A_ROW:
         raise PipelineError(
             f"Training diverged: {state.skipped_in_a_row} steps in a row, up to {state.step}, "
@@ -348,6 +282,14 @@ def _recover(job: Job, state: TrainState, *, evaluated: bool) -> TrainState:
             hint="lower train.learning_rate or train.grad_clip_thresh",
         )
     return state
+
+
+def _log_made_with(job: Job, before: TrainState, facts: LoopFacts, begun: int) -> None:
+    """Record what ``train.changes`` really made of the step, where they begin to hold."""
+    if job.world.main and is_to_be_told(before.step, begun, job.total_steps, job.train):
+        plain = dataclasses.replace(job, train=job.train.model_copy(update={"changes": ()}))
+        found = made_with(job.optimizer, facts.controls, controls_of(before, plain))
+        job.tracker.log_event(MADE_WITH, step=facts.step, **found)
 
 
 def _log_changes(job: Job, before: TrainState, state: TrainState) -> None:
@@ -360,32 +302,28 @@ def _log_changes(job: Job, before: TrainState, state: TrainState) -> None:
         log("learning_rate_high", step=state.step, asked=job.train.learning_rate, safe=safe)
     if state.phase.index != before.phase.index:
         log("phase", step=state.step, phase=state.phase.index, reason=state.phase.reason)
-    earlier = None if first else _controls(before, job)
-    changed = changes(earlier, _controls(state, job))
+    earlier = None if first else controls_of(before, job)
+    changed = changes(earlier, controls_of(state, job))
     if changed:
         log("control", step=state.step, changes=changed)
 
 
-def _save(job: Job, trainee: Trainee, state: TrainState, *, scheduled: bool, now: bool) -> None:
+def _save(
+    job: Job, trainee: Trainee, state: TrainState, hooks: Hooks, *, scheduled: bool, now: bool
+) -> None:
     """Save where it is due, or overdue for want of room on the disk."""
     if job.world.main and (scheduled or now or job.checkpoints.overdue):
         job.tracker.flush()  # what leads up to a state is on disk when the state is
-        scaler = _to_be_saved(job, trainee, state)
-        job.checkpoints.save(job.model, job.optimizer, state, scheduled=scheduled, scaler=scaler)
+        scaler = to_be_saved(job, trainee, state)
+        kept = dataclasses.replace(state, hooks=hooks.memories())
+        job.checkpoints.save(job.model, job.optimizer, kept, scheduled=scheduled, scaler=scaler)
         note_status(job.run, "running", step=state.step, **_status(state))
 
 
-def _to_be_saved(job: Job, trainee: Trainee, state: TrainState) -> dict[str, Any] | None:
-    """Make all that is saved a function of the state: the learning rate is the next step's."""
-    for group in job.optimizer.param_groups:
-        group["lr"] = _controls(state, job).learning_rate
-    return trainee.scaler_state()
-
-
-def _tell(watchers: Watchers, facts: StepFacts, before: TrainState) -> None:
-    watchers.step(facts)
+def _tell(hooks: Hooks, facts: LoopFacts, before: TrainState) -> None:
+    hooks.step(facts)
     if facts.state.epoch != before.epoch:
-        watchers.epoch(facts)
+        hooks.epoch(facts)
 
 
 def _status(state: TrainState) -> dict[str, Any]:

@@ -6,6 +6,10 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from kamerton.core.progress import Progress
+from kamerton.training.state import TrainState
+from kamerton.training.step import StepResult
+
 PHASE_NAMES: Final = ("alignment", "learning", "quality", "fine-tuning")
 _MEMORY_SECONDS: Final = 10.0  # over which the speed is a mean, newer steps weighing more
 
@@ -50,3 +54,18 @@ class FrameRate:
         self._frames = fade * self._frames + frames
         self._seconds = fade * self._seconds + seconds
         return self._frames / self._seconds
+
+
+class ShownProgress:
+    """Reports every step with phase, loss, attention and speed."""
+
+    def __init__(self, report: Progress, *, phases: int) -> None:
+        self._report, self._phases, self._rate = report, phases, FrameRate()
+
+    def __call__(self, state: TrainState, result: StepResult, total: int) -> None:
+        """Report a step that is over, and saved where its turn was."""
+        note = progress_note(
+            phase=state.phase.index, phases=self._phases, loss=float(result.losses.total),
+            attention=state.diagonality, frames_per_second=self._rate.took(result.frames),
+        )  # fmt: skip
+        self._report(state.step, total, note)

@@ -16,6 +16,7 @@ so data and random numbers are others than those that led into trouble. Only che
 equal run has are taken, those of the schedule and the best, never ``last.pt``, which a stop may
 have written at any step: so a run that is killed recovers as one that is not.
 
+What came of an intervention is measured and, where it did harm, undone: see ``recovery_effect``.
 At most ``max_recoveries`` interventions are made, with a pause between them. The last one is kept
 for what is worse than a plateau, and taking a restart back is none. A stretch of steps
 that are not finite is one, and needs no pause, for nothing is learned in it. When none is left,
@@ -58,6 +59,11 @@ Cause = Literal["non_finite", "explosion", "plateau", "collapse"]
 Deed = Literal[
     "slow_down", "go_back", "go_back_slower", "warm_restart", "take_back", "go_back_aligned", "stop"
 ]  # fmt: skip
+
+JUDGED: Final = frozenset({"slow_down", "go_back", "go_back_slower", "go_back_aligned"})
+ALERTS: Final[Mapping[Cause, str]] = {
+    "non_finite": "nan", "explosion": "explosion", "plateau": "recovery", "collapse": "collapse",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

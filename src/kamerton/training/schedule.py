@@ -2,14 +2,18 @@
 
 One owner decides each value. The learning rate is schedule x phase x recovery; the threshold of
 clipping is adaptive clipping x recovery; guided attention follows the phases; the gate's weight
-follows how well stops are found.
+follows how well stops are found. Hooks scale what comes of that, and a larger batch is learned
+from at a learning rate larger by the root of it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Final
 
+from kamerton.config.changes import factors_at
 from kamerton.config.schema import TrainParams
 from kamerton.training import clipping, phases
 from kamerton.training.controls import Controls
@@ -80,30 +84,55 @@ def controls_at(
     clip_factor = state.recovery.clip_factor
     guided_factor = phases.guided_factor(state.phase, train.phases)
     adaptive_gate = bool(train.losses.adaptive_gate)
-    noise = train.regularisation
-    learned = noise.recurrent == "variational" and noise.variational == "learned"
-    kl_warmup = (state.step + 1) / (total * KL_WARMUP_BUDGET_SHARE) if learned else 1.0
-    gate_weight = state.gate.weight if adaptive_gate else 1.0
-    return Controls(
+    kl_warmup = _kl_warmup(state, total, train)
+    controls = Controls(
         learning_rate=rate,
         clip_norm=clip * clip_factor,
         guided_attention_weight=train.guided_attention_weight * guided_factor,
-        gate_weight=gate_weight,
-        variational_kl_weight=noise.variational_kl_weight * min(1.0, kl_warmup),
+        gate_weight=state.gate.weight if adaptive_gate else 1.0,
+        variational_kl_weight=train.regularisation.variational_kl_weight * kl_warmup,
+        weight_decay=train.weight_decay,
         owners={
             "learning_rate": rate_owner,
             "clip_norm": "recovery" if clip_factor != 1.0 else clip_owner,
             "guided_attention_weight": "phase" if train.phases.count else "params",
             "gate_weight": "adaptive" if adaptive_gate else "params",
             "variational_kl_weight": "schedule" if kl_warmup < 1.0 else "params",
+            "weight_decay": "params",
+            "dropout": "params",
         },
         factors={
             "learning_rate": rate_factor,
             "clip_norm": clip_factor,
             "guided_attention_weight": guided_factor,
-            "gate_weight": gate_weight,
+            "gate_weight": state.gate.weight if adaptive_gate else 1.0,
         },
     )
+    controls = _scaled(controls, {"learning_rate": math.sqrt(state.epoch_scale)}, "batch_size")
+    controls = _scaled(controls, factors_at(state.step / total, train.changes), "changes")
+    return _scaled(controls, state.adjustments, "quality")
+
+
+def _kl_warmup(state: TrainState, total: int, train: TrainParams) -> float:
+    """What learned widths cost so far, of what they will."""
+    noise = train.regularisation
+    if noise.recurrent != "variational" or noise.variational != "learned":
+        return 1.0
+    return min(1.0, (state.step + 1) / (total * KL_WARMUP_BUDGET_SHARE))
+
+
+def _scaled(controls: Controls, factors: Mapping[str, float], owner: str) -> Controls:
+    """What another owner makes of some values; recovery keeps what it decided as its own."""
+    factors = {name: factor for name, factor in factors.items() if factor != 1.0}
+    if not factors:
+        return controls
+    values = {name: getattr(controls, name) * factor for name, factor in factors.items()}
+    owners, combined = dict(controls.owners), dict(controls.factors)
+    for name, factor in factors.items():
+        combined[name] = combined.get(name, 1.0) * factor
+        if owners[name] != "recovery":
+            owners[name] = owner
+    return dataclasses.replace(controls, **values, owners=owners, factors=combined)
 
 
 def _learning_rate(

@@ -6,7 +6,7 @@ import contextlib
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from kamerton.core.stop import StopRequest
 from kamerton.data.manifest import Dataset
 from kamerton.model.tacotron2.model import Tacotron2
 from kamerton.tracking import CompositeTracker, RunDirectory, RunState, open_trackers, read_records
+from kamerton.tracking.hooks import Hook
 from kamerton.training import effective
 from kamerton.training.architecture import architecture_of
 from kamerton.training.checkpoint import Checkpoints, Restored
@@ -28,8 +29,9 @@ from kamerton.training.debug_report import DebugReporter
 from kamerton.training.differences import differences
 from kamerton.training.distributed import World
 from kamerton.training.fingerprint import Origin
-from kamerton.training.hooks import Watcher
-from kamerton.training.loop import Job, train_model
+from kamerton.training.hooks import OnAlert, logged_alert
+from kamerton.training.job import Job
+from kamerton.training.loop import train_model
 from kamerton.training.meaning import Meaning, changes
 from kamerton.training.runs import adopt, choose_run, told_surroundings, warm_start_hash
 from kamerton.training.schedule import total_steps
@@ -189,9 +191,17 @@ class Session:
         return RunDirectory(Path(self.world.share(path)))
 
     def train(
-        self, run: RunDirectory, *, stop: StopRequest, on_progress: Progress = silent
-    ) -> tuple[TrainState, bool]:
+        self, run: RunDirectory, *, stop: StopRequest, on_progress: Progress = silent,
+        hooks: Sequence[Hook] = (), on_alert: OnAlert = logged_alert,
+    ) -> tuple[TrainState, bool]:  # fmt: skip
         """Bring ``run`` to its end; the main process holds it.
+
+        Args:
+            run: Its directory.
+            stop: Whether to end early.
+            on_progress: Told of every step.
+            hooks: What watches and steers it.
+            on_alert: Told of what a person should know at once.
 
         Returns:
             Its last state, and whether it had been finished before.
@@ -220,7 +230,7 @@ class Session:
                 self._start_warm(model, tracker)
             self._status(run, "running", state.step, effective=effective.facts(asked))
             self._require_no_stop(stop, state)
-            job = self._job(run, model, optimizer, checkpoints, tracker, restored)
+            job = self._job(run, model, optimizer, checkpoints, tracker, restored, hooks, on_alert)
             state = train_model(job, state, stop=stop, on_progress=on_progress)
             checkpoints.settle(seconds=LAST_SAVE_SECONDS)
             _require_evaluation(state)
@@ -256,16 +266,18 @@ class Session:
     def _job(
         self, run: RunDirectory, model: Tacotron2, optimizer: torch.optim.Optimizer,
         checkpoints: Checkpoints, tracker: CompositeTracker, restored: Restored | None,
+        hooks: Sequence[Hook], on_alert: OnAlert,
     ) -> Job:  # fmt: skip
-        watchers: list[Watcher] = []
+        watching = list(hooks)
         if self.world.main and not self.trial:
             interval = self.params.train.monitoring.debug_interval_steps
-            watchers.append(DebugReporter(run, model, self.data, interval_steps=interval))
+            watching.append(DebugReporter(run, model, self.data, interval_steps=interval))
         return Job(
             model=model, optimizer=optimizer, data=self.data, train=self.params.train,
             total_steps=self.total_steps, run=run, checkpoints=checkpoints, tracker=tracker,
             illustrated=None if self.trial else self.params.audio,
-            scaler=restored.scaler if restored else None, world=self.world, watchers=watchers,
+            scaler=restored.scaler if restored else None, world=self.world, hooks=watching,
+            on_alert=on_alert,
         )  # fmt: skip
 
     @contextlib.contextmanager

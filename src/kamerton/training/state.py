@@ -59,6 +59,29 @@ class GateState:
 
 
 @dataclass(frozen=True, slots=True)
+class TrialState:
+    """An intervention whose effect is not judged yet, and how things stood before it.
+
+    Attributes:
+        step: When it was made.
+        cause: The trouble.
+        action: What was done.
+        quality: The last evaluation's figure before it.
+        loss: Mean training loss between that evaluation and the intervention.
+        learning_rate_factor: What recoveries had left of it.
+        clip_factor: What recoveries had left of it.
+    """
+
+    step: int
+    cause: str
+    action: str
+    quality: float
+    loss: float
+    learning_rate_factor: float
+    clip_factor: float
+
+
+@dataclass(frozen=True, slots=True)
 class RecoveryState:
     """What was done about trouble so far.
 
@@ -74,6 +97,7 @@ class RecoveryState:
         restart_gain: What that multiplied ``learning_rate_factor`` by, while it is on trial or has
             proved itself; 1 once it was taken back.
         gave_up: The trouble that ended the run, there being no intervention left; "" for none.
+        trial: The intervention to be judged; None where there is none.
     """
 
     count: int = 0
@@ -86,6 +110,14 @@ class RecoveryState:
     restart_step: int = 0
     restart_gain: float = 1.0
     gave_up: str = ""
+    trial: TrialState | None = None
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Undo ``asdict``."""
+        given = dict(values)
+        trial = given.pop("trial", None)
+        return cls(**given, trial=TrialState(**trial) if trial else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +134,19 @@ class TrainState:
         best_values: What it measured.
         awaits_evaluation: Whether this step is to be evaluated and was not yet.
         evaluated_step: When the last evaluation was made.
+        quality: Its figure of merit; infinite before the first.
         diagonality: Its free-running attention, 0 to 1.
         forced_diagonality: Its teacher-forced attention.
         skipped: Steps that were not applied because they were not finite.
         skipped_in_a_row: Those since the last good step.
         phase, clip, gate, recovery: See there.
+        loss_sum: Of the losses of the applied steps since the last evaluation.
+        loss_steps: How many those are.
+        adjustments: What hooks make of values: factor by name, of ``controls``.
+        batch_scale: What hooks make of the batch size, from the next epoch on.
+        epoch_scale: What they made of it for this epoch.
+        stopped: Why a hook ended the run; "" where none did.
+        hooks: What each hook remembers, by its name.
     """
 
     step: int = 0
@@ -118,6 +158,7 @@ class TrainState:
     best_values: dict[str, float] = field(default_factory=dict)
     awaits_evaluation: bool = False
     evaluated_step: int = 0
+    quality: float = float("inf")
     diagonality: float = 0.0
     forced_diagonality: float = 0.0
     skipped: int = 0
@@ -126,6 +167,13 @@ class TrainState:
     clip: ClipState = ClipState()
     gate: GateState = GateState()
     recovery: RecoveryState = RecoveryState()
+    loss_sum: float = 0.0
+    loss_steps: int = 0
+    adjustments: dict[str, float] = field(default_factory=dict)
+    batch_scale: float = 1.0
+    epoch_scale: float = 1.0
+    stopped: str = ""
+    hooks: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as a checkpoint holds them."""
@@ -140,6 +188,6 @@ class TrainState:
             phase=PhaseState(**given.pop("phase")),
             clip=clip,
             gate=GateState(**given.pop("gate")),
-            recovery=RecoveryState(**given.pop("recovery")),
+            recovery=RecoveryState.from_dict(given.pop("recovery")),
             **given,
         )

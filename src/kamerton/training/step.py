@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,14 @@ from kamerton.training.distributed import World, lost_peers_told
 from kamerton.training.objective import objective_of, target_of
 from kamerton.training.precision import autocast_dtype, needs_scaler, sets_tf32
 from kamerton.training.stops import Stops, count_stops
+
+MOST_NOISE = 0.9  # whatever scales dropout, something must get through
+
+# Parts of the decoder that have something of their own to tell; the LSTM that drives attention
+# learns what attention does. What is not named here is the decoder.
+_DECODER_PARTS = {
+    "prenet": "prenet", "recurrence": "attention", "attention_noise": "attention", "gate": "gate",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +85,11 @@ class Trainee:
         """Where the model is."""
         return next(self.model.parameters()).device
 
+    def take(self, controls: Controls) -> None:
+        """Give the optimiser what a step is made with."""
+        for group in self.optimizer.param_groups:
+            group["lr"], group["weight_decay"] = controls.learning_rate, controls.weight_decay
+
     def scaler_state(self) -> dict[str, Any] | None:
         """What a checkpoint keeps of the loss scaler."""
         return None if self.scaler is None else self.scaler.state_dict()
@@ -98,6 +111,8 @@ class StepResult:
         frames: Mel frames in the batches of all processes.
         padded_frames: The same with padding, as they were computed.
         stops: How the gate found the ends of the batches of all processes.
+        module_norms: ``grad_norm`` by part of the network, see ``part_of``; their squares sum up
+            to its square.
     """
 
     losses: Losses
@@ -106,6 +121,7 @@ class StepResult:
     frames: int = 0
     padded_frames: int = 0
     stops: Stops = (0, 0, 0)
+    module_norms: Mapping[str, float] = field(default_factory=dict)
 
 
 def make_optimizer(model: Tacotron2, train: TrainParams) -> torch.optim.Optimizer:
@@ -146,25 +162,39 @@ def train_step(
         LostPeerError: another process is gone.
     """
     model, optimizer, world = trainee.model, trainee.optimizer, trainee.world
-    for group in optimizer.param_groups:
-        group["lr"] = controls.learning_rate
+    trainee.take(controls)
     optimizer.zero_grad(set_to_none=True)
     discard_statistics(model)
     objective = objective_of(trainee.train, trainee.audio, controls)
-    with lost_peers_told() if world.size > 1 else contextlib.nullcontext():
+    lost = lost_peers_told() if world.size > 1 else contextlib.nullcontext()
+    with lost, _scaled_noise(model, controls.dropout):
         passes = []
         for index, batch in enumerate(batches):
             torch.manual_seed(noise_seed(trainee.train.seed, step, index * world.size + world.rank))
             with _averaged_after(trainee, last=index == len(batches) - 1):
                 passes.append(_pass(trainee, batch, objective, 1.0 / len(batches)))
-        norm = _clip(trainee, controls.clip_norm)
-        result = _gathered(trainee, passes, norm)
+        norms = _clip(trainee, controls.clip_norm)
+        result = _gathered(trainee, passes, norms)
         _update(trainee, result.applied)
         if result.applied:
             commit_statistics(model, world.mean)
         else:
             discard_statistics(model)
     return result
+
+
+@contextlib.contextmanager
+def _scaled_noise(model: Tacotron2, factor: float) -> Iterator[None]:
+    """The noise of the two LSTMs scaled; an evaluation, and the voice, know the rate as it was."""
+    noises = (model.decoder.attention_noise, model.decoder.decoder_noise)
+    rates = [noise.rate for noise in noises]
+    for noise, rate in zip(noises, rates, strict=True):
+        noise.rate = min(rate * factor, MOST_NOISE)
+    try:
+        yield
+    finally:
+        for noise, rate in zip(noises, rates, strict=True):
+            noise.rate = rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,11 +259,51 @@ def _averaged_after(trainee: Trainee, *, last: bool) -> contextlib.AbstractConte
     return network.no_sync()
 
 
-def _clip(trainee: Trainee, limit: float) -> Tensor:
-    """Scale gradients down to ``limit``; returns their norm before."""
+@dataclass(frozen=True, slots=True)
+class _Norms:
+    """Norms of a gradient before it was clipped, on its device.
+
+    Attributes:
+        total: Of all of it, as ``clip_grad_norm_`` gives it to the last bit.
+        each: Of every tensor, (n,).
+        parts: Which part of the network each belongs to.
+    """
+
+    total: Tensor
+    each: Tensor
+    parts: tuple[str, ...]
+
+    def by_part(self, each: Sequence[float]) -> dict[str, float]:
+        """The norm of every part, from those of the tensors on the host."""
+        found: dict[str, list[float]] = {}
+        for part, norm in zip(self.parts, each, strict=True):
+            found.setdefault(part, []).append(norm)
+        return {part: math.hypot(*norms) for part, norms in found.items()}
+
+
+def part_of(name: str) -> str:
+    """The part of the network that a parameter belongs to, by its name in the model."""
+    if name.startswith("encoder.embedding."):
+        return "embedding"
+    whole, part, *_ = name.split(".")
+    if whole == "decoder":
+        return _DECODER_PARTS.get(part, whole)
+    return "speaker" if whole.startswith("speaker_") else whole
+
+
+def _clip(trainee: Trainee, limit: float) -> _Norms:
+    """Scale gradients down to ``limit``; returns their norms before.
+
+    It is ``torch.nn.utils.clip_grad_norm_`` that keeps the norms it makes on its way.
+    """
     if trainee.scaler is not None:
         trainee.scaler.unscale_(trainee.optimizer)
-    return torch.nn.utils.clip_grad_norm_(trainee.model.parameters(), limit)
+    named = [(name, one) for name, one in trainee.model.named_parameters() if one.grad is not None]
+    gradients = [one.grad for _, one in named if one.grad is not None]
+    each = torch.stack(torch._foreach_norm(gradients))
+    total = torch.linalg.vector_norm(each)
+    torch.nn.utils.clip_grads_with_norm_([one for _, one in named], limit, total)
+    return _Norms(total, each, tuple(part_of(name) for name, _ in named))
 
 
 def _update(trainee: Trainee, applied: bool) -> None:
@@ -246,7 +316,7 @@ def _update(trainee: Trainee, applied: bool) -> None:
     trainee.scaler.update()  # also after an overflow: that is how it finds its scale
 
 
-def _gathered(trainee: Trainee, passes: Sequence[_Pass], norm: Tensor) -> StepResult:
+def _gathered(trainee: Trainee, passes: Sequence[_Pass], norms: _Norms) -> StepResult:
     """Means of the losses and sums of the counts over the passes of all processes.
 
     The host waits for the device only here, when all of the step but the update is under way.
@@ -255,12 +325,12 @@ def _gathered(trainee: Trainee, passes: Sequence[_Pass], norm: Tensor) -> StepRe
     losses = torch.stack([_as_vector(one.losses) for one in passes]).sum(dim=0)
     counts = [one.counts(trainee.train) for one in passes]
     summed = torch.tensor(counts, dtype=torch.float64, device=losses.device).sum(dim=0)
-    # The norm too: kernels of other devices may round it otherwise, and all must decide alike.
-    own = torch.cat([losses, summed, norm.detach().double()[None]])
+    # Norms too: kernels of other devices may round them otherwise, and all must decide alike.
+    own = torch.cat([losses, summed, norms.total.double()[None], norms.each.double()])
     total = world.sum(own).cpu()
     mean = total[: len(losses)] / (len(passes) * world.size)
-    frames, padded, *stops = (int(value) for value in total[len(losses) : -1])
-    grad_norm = float(total[-1]) / world.size
+    frames, padded, *stops = (int(value) for value in total[len(losses) :][: len(summed)])
+    grad_norm, *each = (total[len(losses) + len(summed) :] / world.size).tolist()
     return StepResult(
         losses=_from_vector(mean, passes[0].losses),
         grad_norm=grad_norm,
@@ -268,6 +338,7 @@ def _gathered(trainee: Trainee, passes: Sequence[_Pass], norm: Tensor) -> StepRe
         frames=frames,
         padded_frames=padded,
         stops=(stops[0], stops[1], stops[2]),
+        module_norms=norms.by_part(each),
     )
 
 

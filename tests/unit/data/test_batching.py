@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from fractions import Fraction
@@ -21,6 +22,7 @@ from kamerton.data.batching import (
 )
 
 KINDS: list[Kind] = ["frames", "utterances"]
+BEFORE_SCALES = {"frames": "2895111cc35f383c", "utterances": "b302477268b085c2"}
 lengths_of_a_dataset = st.lists(st.integers(1, 2000), min_size=1, max_size=300)
 kinds = st.sampled_from(KINDS)
 sizes = st.integers(1, 40)
@@ -195,6 +197,54 @@ def test_a_new_epoch_takes_the_share_it_is_given_and_an_old_one_keeps_its_own() 
     assert plan.after(Position(0, 0, 0.4), 0.7) == Position(0, 1, 0.4)
     last = len(plan.epoch(0, 0.4)) - 1
     assert plan.after(Position(0, last, 0.4), 0.7) == Position(1, 0, 0.7)
+
+
+@given(lengths_of_a_dataset, sizes, kinds, groups, shares, epochs, st.floats(0.02, 5.0))
+def test_a_scaled_epoch_is_that_of_a_plan_of_so_many_times_the_batch_size(
+    lengths: list[int], size: int, kind: Kind, group: int, share: float, epoch: int, scale: float
+) -> None:
+    scaled = plan_of(lengths, size, kind, group=group)
+    other = plan_of(lengths, max(1, round(size * scale)), kind, group=group)
+    assert as_lists(scaled.epoch(epoch, share, scale)) == as_lists(other.epoch(epoch, share))
+    # And what it is asked for in between changes neither the usual epochs nor their number.
+    usual = plan_of(lengths, size, kind, group=group)
+    assert as_lists(scaled.epoch(epoch, share)) == as_lists(usual.epoch(epoch, share))
+    assert scaled.steps_per_epoch == usual.steps_per_epoch
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_batches_of_scale_one_are_those_from_before_there_was_a_scale(kind: Kind) -> None:
+    """Runs that were begun then go on as they would have; the hashes were taken then."""
+    lengths = [(37 * index) % 211 + 5 for index in range(120)]
+    plan = plan_of(lengths, 8, kind, group=2, multiple=2)
+    made = [as_lists(plan.epoch(epoch, share)) for epoch in range(3) for share in (1.0, 0.5)]
+    assert hashlib.sha256(repr(made).encode()).hexdigest()[:16] == BEFORE_SCALES[kind]
+
+
+@given(
+    st.lists(st.integers(1, 2000), min_size=1, max_size=80),
+    st.integers(1, 8), kinds, st.integers(1, 3), st.integers(0, 40),
+    st.lists(st.sampled_from([0.5, 0.8, 1.0, 1.25, 2.0]), min_size=1, max_size=5),
+)  # fmt: skip
+def test_scales_that_change_are_gone_on_from_exactly(
+    lengths: list[int], size: int, kind: Kind, group: int, stop: int, scales: list[float]
+) -> None:
+    def walk(plan: BatchPlan, position: Position, steps: int) -> list[tuple[Position, list[int]]]:
+        seen = []
+        for _ in range(steps):
+            seen.append((position, np.concatenate(plan.batches(position)).tolist()))
+            following = scales[(position.epoch + 1) % len(scales)]
+            position = plan.after(position, 1.0, following)
+            assert position.batch == 0 or position.scale == seen[-1][0].scale
+        return seen
+
+    start = Position(0, 0, 1.0, scales[0])
+    whole = walk(plan_of(lengths, size, kind, group=group), start, stop + 10)
+    resumed = walk(plan_of(lengths, size, kind, group=group), whole[stop][0], 10)
+    assert resumed == whole[stop:]
+    epoch = [taken for position, taken in whole if position.epoch == 0]
+    if whole[-1][0].epoch > 0:
+        assert sorted(np.concatenate(epoch).tolist()) == list(range(len(lengths)))
 
 
 @pytest.mark.parametrize("kind", KINDS)

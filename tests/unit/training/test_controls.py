@@ -38,7 +38,8 @@ def test_without_phase_and_recovery_parameters_and_schedule_decide() -> None:
     assert controls.gate_weight == 1.0
     assert controls.owners == {
         "learning_rate": "schedule", "clip_norm": "params", "guided_attention_weight": "params",
-        "gate_weight": "params", "variational_kl_weight": "params",
+        "gate_weight": "params", "variational_kl_weight": "params", "weight_decay": "params",
+        "dropout": "params",
     }  # fmt: skip
 
 

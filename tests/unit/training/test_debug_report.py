@@ -20,7 +20,7 @@ from kamerton.training.debug_report import (
     gradient_norms,
     parameter_statistics,
 )
-from kamerton.training.hooks import StepFacts
+from kamerton.training.hooks import LoopFacts
 from kamerton.training.session import Session, fixed_threads
 from kamerton.training.state import TrainState
 from kamerton.training.step import Trainee, make_optimizer, train_step
@@ -56,8 +56,11 @@ class Scene:
     def batch(self) -> TensorBatch:
         return self.work.data.tensors(self.work.dataset.rows("train")[:4])
 
-    def facts(self, step: int) -> StepFacts:
-        return StepFacts(100, TrainState(step=step), self.result, CONTROLS)
+    def facts(self, step: int) -> LoopFacts:
+        return LoopFacts(
+            step=step, total=100, state=TrainState(step=step), result=self.result,
+            controls=CONTROLS,
+        )  # fmt: skip
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Watchers are told what happens, and none can end a run."""
+"""Hooks are told what happens and steer by answers, and none can end a run by failing."""
 
 from __future__ import annotations
 
@@ -11,10 +11,21 @@ import pytest
 
 from kamerton.core.errors import PipelineError, StoppedError
 from kamerton.data.manifest import Dataset
+from kamerton.tracking import names, read_records
+from kamerton.tracking.hooks import (
+    Action,
+    Adjust,
+    Alert,
+    EvalFacts,
+    Measure,
+    Note,
+    ScaleBatch,
+    StepFacts,
+    Stop,
+)
 from kamerton.training import session as session_module
-from kamerton.training.evaluation import Evaluation
-from kamerton.training.hooks import StepFacts, Watchers
-from kamerton.training.state import TrainState
+from kamerton.training.checkpoint import read_checkpoint
+from kamerton.training.hooks import Hooks, LoopFacts
 from tests.tiny_corpus import tiny_params, write_tiny_dataset
 from tests.unit.training.test_loop import (
     _fixed_code,  # noqa: F401
@@ -26,12 +37,16 @@ from tests.unit.training.test_loop import (
 
 
 class Listener:
-    """Writes down what it is told; fails where it is asked to."""
+    """Writes down what it is told; answers and fails as it is asked to."""
 
-    def __init__(self, fail_at: str = "") -> None:
+    name = "listener"
+
+    def __init__(self, fail_at: str = "", answers: dict[int, list[Action]] | None = None) -> None:
+        self.answers = answers or {}
         self.heard: list[tuple[str, int]] = []
         self.errors: list[Exception] = []
-        self.facts: list[StepFacts] = []
+        self.facts: list[LoopFacts] = []
+        self.evaluations: list[EvalFacts] = []
         self.fail_at = fail_at
 
     def _hear(self, what: str, step: int) -> None:
@@ -40,16 +55,24 @@ class Listener:
             raise ValueError(f"told to fail at {what}")
 
     def on_step(self, facts: StepFacts) -> None:
+        assert isinstance(facts, LoopFacts)
         self.facts.append(facts)
-        self._hear("step", facts.state.step)
+        self._hear("step", facts.step)
 
-    def on_eval(self, state: TrainState, evaluation: Evaluation) -> None:
-        assert state.evaluated_step == state.step
-        assert evaluation.values
-        self._hear("eval", state.step)
+    def on_eval(self, facts: EvalFacts) -> list[Action]:
+        assert facts.values
+        self.evaluations.append(facts)
+        self._hear("eval", facts.step)
+        return self.answers.get(facts.step, [])
 
     def on_epoch(self, facts: StepFacts) -> None:
-        self._hear("epoch", facts.state.epoch)
+        self._hear("epoch", facts.epoch)
+
+    def memory(self) -> dict[str, Any]:
+        return {"steps": [step for what, step in self.heard if what == "step"]}
+
+    def restore(self, memory: Any) -> None:
+        self.heard = [("step", step) for step in memory.get("steps", [])]
 
     def on_exception(self, error: Exception) -> None:
         self.errors.append(error)
@@ -62,13 +85,13 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.fixture
 def attach(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Attach watchers to every run that follows."""
+    """Attach hooks to every run that follows."""
 
-    def attached(*watchers: Listener) -> None:
-        real = session_module.train_model
+    real = session_module.train_model
 
+    def attached(*hooks: Listener) -> None:
         def train_model(job: Any, state: Any, **how: Any) -> Any:
-            return real(dataclasses.replace(job, watchers=watchers), state, **how)
+            return real(dataclasses.replace(job, hooks=hooks), state, **how)
 
         monkeypatch.setattr(session_module, "train_model", train_model)
 
@@ -128,5 +151,112 @@ def test_a_failure_while_an_error_is_told_does_not_hide_the_error() -> None:
         def on_exception(self, error: Exception) -> None:
             raise KeyError("another")
 
-    with pytest.raises(PipelineError, match="the first"), Watchers([Broken()]).told_of_errors():
+    with pytest.raises(PipelineError, match="the first"), Hooks([Broken()]).told_of_errors():
         raise PipelineError("the first", hint="none")
+
+
+def events(runs: Path, name: str) -> list[Any]:
+    return [r for r in read_records(only_run(runs).metrics_file) if r.name == name]
+
+
+def test_a_hook_ends_the_run_with_its_best_model(
+    dataset: Dataset, tmp_path: Path, attach: Any
+) -> None:
+    attach(Listener(answers={5: [Stop("patience", "nothing better for long")]}))
+    state = go(session(dataset, tmp_path, tiny_params()))
+    assert (state.step, state.stopped) == (5, "patience")
+    assert only_run(tmp_path).status().state == "finished"
+    assert events(tmp_path, "stop")[0].fields["reason"] == "nothing better for long"
+    again = go(session(dataset, tmp_path, tiny_params()))
+    assert again.step == 5  # what was ended stays so
+
+
+@pytest.mark.parametrize(
+    ("parameter", "of"),
+    [("learning_rate", "learning_rate"), ("clip_norm", "clip_norm"), ("dropout", "dropout"),
+     ("guided_attention_weight", "guided_attention_weight"), ("gate_weight", "gate_weight")],
+)  # fmt: skip
+def test_an_adjustment_scales_its_value_alone_until_it_is_taken_back(
+    dataset: Dataset, tmp_path: Path, attach: Any, parameter: Any, of: str
+) -> None:
+    plain, adjusted = Listener(), Listener(
+        answers={5: [Adjust(parameter, 0.5, "too much")], 10: [Adjust(parameter, 1.0, "as it was")]}
+    )  # fmt: skip
+    given = tiny_params(attention_dropout=0.3, decoder_dropout=0.3)
+    for hook, runs in ((plain, tmp_path / "plain"), (adjusted, tmp_path / "adjusted")):
+        runs.mkdir()
+        attach(hook)
+        go(session(dataset, runs, given))
+    for before, after in zip(plain.facts, adjusted.facts, strict=True):
+        between = 5 < before.step <= 10
+        factor = 0.5 if between else 1.0
+        assert getattr(after.controls, of) == pytest.approx(factor * getattr(before.controls, of))
+        assert after.controls.owners[of] == ("quality" if between else before.controls.owners[of])
+    losses = [[facts.loss for facts in hook.facts[:7]] for hook in (plain, adjusted)]
+    assert losses[0][:5] == losses[1][:5]
+    assert losses[0][5:] != losses[1][5:]  # it is what the step is made with, not only its record
+
+
+def test_a_larger_batch_begins_with_the_next_epoch(
+    dataset: Dataset, tmp_path: Path, attach: Any
+) -> None:
+    hook = Listener(answers={5: [ScaleBatch(2.0, "steady")]})
+    attach(hook)
+    go(session(dataset, tmp_path, tiny_params(phases={"count": 0})))
+    sizes = {facts.epoch: facts.batch_size for facts in hook.facts}
+    assert hook.facts[4].state.epoch_scale == 1.0
+    last = hook.facts[-1]
+    assert last.batch_size == 2 * hook.facts[0].batch_size
+    assert len(set(sizes.values())) == 2
+    assert hook.facts[4].controls.factors["learning_rate"] == 1.0
+    assert last.controls.factors["learning_rate"] == pytest.approx(2**0.5)
+
+
+def test_notes_figures_and_alerts_arrive(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attach: Any
+) -> None:
+    told: list[tuple[str, str]] = []
+    hook = Listener(
+        answers={5: [Note("decision", {"why": "so"}), Measure({"stop/evidence": 0.25}),
+                     Alert("milestone", "half of the way", {"share": 0.5})]}
+    )  # fmt: skip
+    attach(hook)
+    real = session_module.train_model
+    monkeypatch.setattr(
+        session_module, "train_model",
+        lambda job, state, **how: real(
+            dataclasses.replace(job, on_alert=lambda kind, text, _: told.append((kind, text))),
+            state, **how,
+        ),
+    )  # fmt: skip
+    go(session(dataset, tmp_path, tiny_params()))
+    assert told == [("milestone", "half of the way")]
+    assert events(tmp_path, "decision")[0].fields == {"why": "so"}
+    evaluated = next(r for r in read_records(only_run(tmp_path).metrics_file)
+                     if r.step == 5 and names.VAL_LOSS in r.values)  # fmt: skip
+    assert evaluated.values["stop/evidence"] == 0.25
+
+
+def test_what_a_hook_remembers_is_part_of_the_checkpoint(
+    dataset: Dataset, tmp_path: Path, attach: Any
+) -> None:
+    attach(Listener())
+    with pytest.raises(StoppedError):
+        go(session(dataset, tmp_path, tiny_params()), stop_at=7)
+    saved = read_checkpoint(only_run(tmp_path).checkpoints / "last.pt")["state"]
+    assert saved["hooks"]["listener"]["steps"] == list(range(1, saved["step"] + 1))
+    later = Listener()
+    attach(later)
+    go(session(dataset, tmp_path, tiny_params()))
+    assert [step for what, step in later.heard if what == "step"] == list(range(1, 13))
+
+
+def test_evaluations_know_the_mean_loss_since_the_last(
+    dataset: Dataset, tmp_path: Path, attach: Any
+) -> None:
+    hook = Listener()
+    attach(hook)
+    go(session(dataset, tmp_path, tiny_params()))
+    losses = [facts.loss for facts in hook.facts]
+    means = [sum(part) / len(part) for part in (losses[:5], losses[5:10], losses[10:])]
+    assert [facts.train_loss for facts in hook.evaluations] == pytest.approx(means)

@@ -18,7 +18,7 @@ from kamerton.config.schema import Params
 from kamerton.core.errors import PipelineError
 from kamerton.data.manifest import Dataset
 from kamerton.tracking import names, read_records
-from kamerton.training import loop, recovery
+from kamerton.training import assessment, loop, recovery
 from kamerton.training.checkpoint import read_checkpoint
 from kamerton.training.distributed import World
 from kamerton.training.recovery import reset_attention
@@ -76,7 +76,7 @@ def shout(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:
 
 def see(monkeypatch: pytest.MonkeyPatch, attention: Callable[[int], float]) -> None:
     """Let evaluations find this diagonality, by step, and quality follow from it."""
-    real_conclude, real_evaluate, made = loop._conclude, loop.evaluate, [0]
+    real_conclude, real_evaluate, made = loop._conclude, assessment.evaluate, [0]
 
     def conclude(job: Any, trainee: Any, state: TrainState, *rest: Any) -> Any:
         made[0] = state.step
@@ -90,7 +90,7 @@ def see(monkeypatch: pytest.MonkeyPatch, attention: Callable[[int], float]) -> N
         return dataclasses.replace(evaluation, values=values, quality=1.0 - found)
 
     monkeypatch.setattr(loop, "_conclude", conclude)
-    monkeypatch.setattr(loop, "evaluate", evaluate)
+    monkeypatch.setattr(assessment, "evaluate", evaluate)
 
 
 def bad_numbers(patch: pytest.MonkeyPatch) -> None:
@@ -112,10 +112,10 @@ def collapse_without_a_good_one(patch: pytest.MonkeyPatch) -> None:
 def dying_at(step: int, *, saved: bool) -> Callable[..., None]:
     real = loop._save
 
-    def save(job: Any, trainee: Any, state: TrainState, **when: bool) -> None:
+    def save(job: Any, trainee: Any, state: TrainState, hooks: Any, **when: bool) -> None:
         dies = state.step == step and not state.awaits_evaluation
         if saved or not dies:
-            real(job, trainee, state, **when)
+            real(job, trainee, state, hooks, **when)
         if dies:
             raise KilledError
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 import threading
@@ -37,13 +38,14 @@ class Numbers:
         self.asked.append(position)
         if position == self.broken:
             raise OSError("the disk is gone")
-        value = torch.tensor([[position.epoch, position.batch, round(100 * position.share)]])
+        percents = round(100 * position.share), round(100 * position.scale)
+        value = torch.tensor([[position.epoch, position.batch, *percents]])
         return [TensorBatch(value, value[:, 0], value[..., None].float(), value[:, 1])]
 
-    def after(self, position: Position, share: float) -> Position:
+    def after(self, position: Position, share: float, scale: float) -> Position:
         if position.batch + 1 < GROUPS:
-            return Position(position.epoch, position.batch + 1, position.share)
-        return Position(position.epoch + 1, 0, share)
+            return dataclasses.replace(position, batch=position.batch + 1)
+        return Position(position.epoch + 1, 0, share, scale)
 
 
 @pytest.fixture
@@ -53,8 +55,8 @@ def source() -> Numbers:
 
 def where(batches: list[TensorBatch]) -> Position:
     (batch,) = batches
-    epoch, step, percent = batch.symbols[0].tolist()
-    return Position(epoch, step, percent / 100)
+    epoch, step, share, scale = batch.symbols[0].tolist()
+    return Position(epoch, step, share / 100, scale / 100)
 
 
 def until(condition: object, seconds: float = 10.0) -> None:
@@ -104,15 +106,30 @@ def test_it_is_ahead_by_so_many_steps_and_asks_for_nothing_twice(source: Numbers
 
 
 @pytest.mark.parametrize(
-    "jump", [Position(0, 0), Position(3, 1), Position(0, 4), Position(1, 0, 0.7)]
+    "jump",
+    [
+        Position(0, 0),
+        Position(3, 1),
+        Position(0, 4),
+        Position(1, 0, 0.7),
+        Position(1, 0, 1.0, 1.25),
+    ],
 )
 def test_any_position_may_follow_any_other(source: Numbers, jump: Position) -> None:
-    """As after a rollback, or in an epoch of another share."""
+    """As after a rollback, or in an epoch of another share or scale."""
     with Loader(source) as loader:
         for step in range(3):
             loader.batches(Position(0, step))
-        for at in (jump, source.after(jump, 1.0), jump):
+        for at in (jump, source.after(jump, 1.0, 1.0), jump):
             assert where(loader.batches(at)) == at
+
+
+def test_it_expects_the_scale_of_an_epoch_to_stay(source: Numbers) -> None:
+    larger = Position(2, GROUPS - 1, 0.5, 1.25)
+    with Loader(source) as loader:
+        assert where(loader.batches(larger)) == larger
+        until(lambda: len(source.asked) == 1 + AHEAD_STEPS)
+    assert source.asked[1:] == [Position(3, 0, 0.5, 1.25), Position(3, 1, 0.5, 1.25)]
 
 
 def test_a_change_of_course_while_a_batch_is_made_drops_that_batch(source: Numbers) -> None:

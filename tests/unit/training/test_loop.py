@@ -17,7 +17,7 @@ from kamerton.core.stop import StopRequest
 from kamerton.data.manifest import Dataset
 from kamerton.tracking import JsonlTracker, RunDirectory, names, read_records
 from kamerton.training import checkpoint as checkpoint_module
-from kamerton.training import loop
+from kamerton.training import assessment, loop
 from kamerton.training.checkpoint import read_checkpoint
 from kamerton.training.session import Session, fixed_threads
 from kamerton.training.state import TrainState
@@ -168,7 +168,7 @@ class Loop:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, moments: list[tuple[str, int]]) -> None:
         self.moments, self.evaluated, self.trained = list(moments), [], []
-        real_evaluate, real_after = loop._evaluate, loop._after
+        real_evaluate, real_after = loop.assess, loop._after
         real_changes, real_save = loop._log_changes, loop._save
 
         def evaluate(job: Any, trainee: Any, state: TrainState, watchers: Any) -> TrainState:
@@ -188,12 +188,12 @@ class Loop:
             if state.evaluated_step == state.step:
                 self.die("recorded", state.step)
 
-        def save(job: Any, trainee: Any, state: TrainState, **when: bool) -> None:
-            real_save(job, trainee, state, **when)
+        def save(job: Any, trainee: Any, state: TrainState, hooks: Any, **when: bool) -> None:
+            real_save(job, trainee, state, hooks, **when)
             if when["scheduled"]:
                 self.die("saved", state.step)
 
-        for name, wrapped in (("_evaluate", evaluate), ("_after", after),
+        for name, wrapped in (("assess", evaluate), ("_after", after),
                               ("_log_changes", changes), ("_save", save)):  # fmt: skip
             monkeypatch.setattr(loop, name, wrapped)
 
@@ -242,7 +242,7 @@ def test_an_evaluation_made_again_finds_the_checkpoints_that_were_there(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found: list[tuple[int, list[str]]] = []
-    real_evaluate, real_link, deaths = loop._evaluate, checkpoint_module.link_file, [1]
+    real_evaluate, real_link, deaths = loop.assess, checkpoint_module.link_file, [1]
 
     def evaluate(job: Any, trainee: Any, state: TrainState, watchers: Any) -> TrainState:
         found.append((state.step, [path.name for _, path in job.checkpoints.steps()]))
@@ -254,7 +254,7 @@ def test_an_evaluation_made_again_finds_the_checkpoints_that_were_there(
             raise KilledError
         real_link(source, target)
 
-    monkeypatch.setattr(loop, "_evaluate", evaluate)
+    monkeypatch.setattr(loop, "assess", evaluate)
     monkeypatch.setattr(checkpoint_module, "link_file", link)
     with pytest.raises(KilledError):
         go(session(dataset, tmp_path, scheduled()))
@@ -308,7 +308,7 @@ def test_a_picture_that_fails_is_told_once_and_changes_nothing(
     def broken(*args: Any, **named: Any) -> None:
         raise MemoryError("no room for a picture")
 
-    monkeypatch.setattr(loop, "illustrate_when_due", broken)
+    monkeypatch.setattr(assessment, "illustrate_when_due", broken)
     state = go(session(dataset, tmp_path, tiny_params(), trial=False))
     assert state.step == 12
     assert_equal(outcome(tmp_path)["files"]["last.pt"]["model"],
@@ -370,16 +370,6 @@ def test_too_many_of_them_end_the_run_with_advice(
         go(session(dataset, tmp_path, tiny_params(max_steps=40)))
     assert "learning_rate" in caught.value.hint
     assert only_run(tmp_path).status().state == "failed"
-
-
-def test_it_stops_when_patience_runs_out(dataset: Dataset, tmp_path: Path) -> None:
-    # At this learning rate nothing improves after the first evaluation.
-    params = tiny_params(learning_rate=1e-9, max_steps=40, eval_interval_steps=2,
-                         patience_share=0.2, weight_decay=0.0)  # fmt: skip
-    state = go(session(dataset, tmp_path, params))
-    assert state.step < 40
-    assert state.evaluated_step - state.best_step >= 8
-    assert only_run(tmp_path).status().state == "finished"
 
 
 def test_the_log_has_every_loss_raw_and_weighted(dataset: Dataset, tmp_path: Path) -> None:

@@ -20,7 +20,6 @@ from kamerton.training.recovery import (
     decide,
     forget_bad_moments,
 )
-from kamerton.training.schedule import is_out_of_patience
 from kamerton.training.state import ClipState, RecoveryState, TrainState
 from kamerton.training.step import StepResult
 
@@ -29,7 +28,8 @@ TRAIN = TrainParams(eval_interval_steps=10).resolved()
 
 
 def params(**recovery: Any) -> TrainParams:
-    return TrainParams.model_validate({"eval_interval_steps": 10, "recovery": recovery}).resolved()
+    given = {"eval_interval_steps": 10, "recovery": recovery, "early_stopping": {"enabled": False}}
+    return TrainParams.model_validate(given).resolved()
 
 
 def judge(
@@ -219,32 +219,17 @@ def test_taking_back_undoes_the_restart_and_nothing_else(halved: float) -> None:
 
 
 def patient_for(share: float | None) -> TrainParams:
-    given = {"eval_interval_steps": 10, "patience_share": share}
+    stopping = {"enabled": share is not None, "patience_share": share or 1.0}
+    given = {"eval_interval_steps": 10, "early_stopping": stopping}
     return TrainParams.model_validate(given).resolved()
 
 
-def test_a_plateau_is_acted_on_at_half_of_the_patience_which_then_begins_anew() -> None:
+def test_a_plateau_is_acted_on_at_half_of_the_patience() -> None:
     train = patient_for(0.2)
     assert judge(dataclasses.replace(STALE, best_step=410), train) is None
     stale = dataclasses.replace(STALE, best_step=400)  # 100 of 1000 steps, less than an eighth
     assert deed(judge(stale, train)) == ("plateau", "warm_restart")
     assert judge(stale, patient_for(None)) is None
-
-    def over(evaluated_step: int, **recovery: Any) -> bool:
-        state = dataclasses.replace(stale, evaluated_step=evaluated_step, recovery=past(**recovery))
-        return is_out_of_patience(state, TOTAL, train)
-
-    assert [over(599), over(600)] == [False, True]
-    assert [over(699, last_step=500), over(700, last_step=500)] == [False, True]
-    assert not is_out_of_patience(stale, TOTAL, patient_for(None))
-
-
-def test_patience_that_is_over_is_not_made_longer_by_a_restart() -> None:
-    # With evaluations this far apart, four of them take all of the patience.
-    train = patient_for(0.04)
-    stale = dataclasses.replace(STALE, best_step=460)
-    assert is_out_of_patience(stale, TOTAL, train)
-    assert judge(stale, train) is None
 
 
 def test_copies_beside_the_checkpoints_are_not_gone_back_to(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from kamerton.config.change_classes import class_of
 from kamerton.config.yaml_source import read_yaml
 from kamerton.core.errors import InputMissingError, ParamsError, StoppedError
 from kamerton.core.files import write_json
@@ -19,7 +20,6 @@ from kamerton.core.stop import StopRequest
 from kamerton.data.manifest import Dataset
 from kamerton.tracking import RunDirectory, find_runs, list_runs, read_records
 from kamerton.training.checkpoint import read_checkpoint
-from kamerton.training.differences import class_of
 from kamerton.training.fingerprint import Origin
 from kamerton.training.repro import reproduce
 from kamerton.training.schedule import learning_rate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +18,7 @@ from kamerton.model.tacotron2.convolution import MaskedBatchNorm
 from kamerton.model.tacotron2.model import Tacotron2
 from kamerton.training.data import TensorBatch
 from kamerton.training.objective import objective_of, target_of
-from kamerton.training.step import Trainee, _gathered, noise_seed, train_step
+from kamerton.training.step import Trainee, _gathered, _Norms, noise_seed, part_of, train_step
 from kamerton.training.stops import count_stops
 from tests.ranks_worker import CONTROLS, batches, params, trainee
 
@@ -258,15 +259,80 @@ def test_the_gradient_norm_that_decides_is_the_mean_over_all_processes() -> None
     def with_a_peer(own: torch.Tensor) -> torch.Tensor:
         seen.append(own.clone())
         peer = own.clone()
-        peer[-1] += 1e-3
+        peer[-4] += 1e-3  # the total; after it come three tensors
+        peer[-1] += 2e-3
         return own + peer
 
     losses = Losses(torch.tensor(2.0), {"gate": torch.tensor(2.0)}, {"gate": torch.tensor(2.0)})
     one = SimpleNamespace(losses=losses, counts=lambda train: (10, 12, 1, 1, 2))
     world = SimpleNamespace(size=2, sum=with_a_peer)
     trainee: Any = SimpleNamespace(world=world, train=None)
-    result = _gathered(trainee, [one], torch.tensor(3.0))  # type: ignore[list-item]
-    assert float(seen[0][-1]) == 3.0
+    norms = _Norms(torch.tensor(3.0), torch.tensor([1.0, 2.0, 2.0]), ("gate", "gate", "postnet"))
+    result = _gathered(trainee, [one], norms)  # type: ignore[list-item]
+    assert seen[0][-4:].tolist() == [3.0, 1.0, 2.0, 2.0]
     assert result.grad_norm == pytest.approx(3.0005)
+    assert result.module_norms == pytest.approx({"gate": 5**0.5, "postnet": 2.001})
     assert (float(result.losses.total), result.frames, result.stops) == (2.0, 20, (2, 2, 4))
-    assert not _gathered(trainee, [one], torch.tensor(float("nan"))).applied  # type: ignore[list-item]
+    lost = _Norms(torch.tensor(float("nan")), norms.each, norms.parts)
+    assert not _gathered(trainee, [one], lost).applied  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("limit", [1e-3, 1e6])
+def test_clipping_is_that_of_torch_to_the_last_bit(limit: float) -> None:
+    """So runs made before the parts were measured are repeated as they were."""
+    ours, theirs = trainee(params()), trainee(params())
+    controls = dataclasses.replace(CONTROLS, clip_norm=limit)
+    given = batches(params(), 1)
+    result = train_step(ours, given, controls, step=STEP)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kamerton.training.step._clip", _clip_of_torch)
+        expected = train_step(theirs, given, controls, step=STEP)
+    assert result.grad_norm == expected.grad_norm
+    gradients = zip(ours.model.parameters(), theirs.model.parameters(), strict=True)
+    for one, other in gradients:
+        assert (one.grad is None) == (other.grad is None)
+        if one.grad is not None and other.grad is not None:
+            assert torch.equal(one.grad, other.grad)
+        assert torch.equal(one, other)
+
+
+def _clip_of_torch(one: Trainee, limit: float) -> _Norms:
+    total = torch.nn.utils.clip_grad_norm_(one.model.parameters(), limit)
+    return _Norms(total, total[None], ("all",))
+
+
+@pytest.mark.parametrize("preset", ["plain", "quality"])
+def test_the_norm_of_every_part_is_that_of_its_parameters(preset: str) -> None:
+    one = trainee(params(preset=preset))
+    quiet = dataclasses.replace(CONTROLS, clip_norm=1e9)  # gradients are left as they were
+    result = train_step(one, batches(params(preset=preset), 1), quiet, step=STEP)
+    expected: dict[str, list[torch.Tensor]] = {}
+    for name, weight in one.model.named_parameters():
+        if weight.grad is not None:
+            expected.setdefault(part_of(name), []).append(weight.grad.double().flatten())
+    found = {name: float(torch.cat(parts).norm()) for name, parts in expected.items()}
+    assert result.module_norms == pytest.approx(found, rel=1e-5)
+    assert sum(norm**2 for norm in found.values()) == pytest.approx(result.grad_norm**2, rel=1e-5)
+    own = {"embedding", "encoder", "prenet", "attention", "decoder", "gate", "postnet"}
+    assert own <= set(found)
+    assert set(found) <= own | {"coarse", "speaker"}
+    assert min(found.values()) > 0.0
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("encoder.embedding.weight", "embedding"),
+        ("encoder.blocks.0.convolution.weight", "encoder"),
+        ("decoder.prenet.layers.0.weight", "prenet"),
+        ("decoder.recurrence.attention.query.weight", "attention"),
+        ("decoder.attention_noise.width", "attention"),
+        ("decoder.decoder_noise.width", "decoder"),
+        ("decoder.lstm.weight_ih_l0", "decoder"),
+        ("decoder.gate.bias", "gate"),
+        ("coarse.gate.bias", "coarse"),
+        ("speaker_projection.weight", "speaker"),
+    ],
+)
+def test_parameters_belong_to_the_parts_they_are_of(name: str, part: str) -> None:
+    assert part_of(name) == part

@@ -1,1 +1,1 @@
-"""One voter per file; each looks at a curve from one side and says why it votes as it does."""
+"""The voters: each looks at one thing and says stop, go on, or nothing."""

@@ -1,0 +1,207 @@
+"""EarlyStopController: the stop decision as a hook of a run, and the only one that ends it early.
+
+At each evaluation it asks the controller of ``kamerton.stopping``, records what every voter said
+and why, and every few evaluations says in words how the run does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Final
+
+from kamerton.config.stopping_section import EarlyStoppingParams
+from kamerton.stopping import StopController
+from kamerton.stopping.types import Controller, Decision, Observation
+from kamerton.tracking import names
+from kamerton.tracking.hooks import Action, Alert, EvalFacts, Measure, Note, StepFacts, Stop
+
+DROP: Final = 0.5  # a fall of the learning rate to so much is one that curves answer with a fall
+_STATUS: Final = {
+    "not_converged": "not converged",
+    "converging": "converging",
+    "converged": "converged",
+    "diverging": "diverging",
+    "stalled": "stalled",
+}
+
+
+class EarlyStopController:
+    """Feeds evaluations to the stop decision and carries its answers to the trainer."""
+
+    name = "early_stop"
+
+    def __init__(
+        self, controller: Controller, *, steps_per_epoch: float = 0.0, report_evaluations: int = 10
+    ) -> None:
+        """Watch a run with ``controller``.
+
+        Args:
+            controller: Makes the decision; fed in optimiser steps.
+            steps_per_epoch: For texts; 0 where epochs mean nothing.
+            report_evaluations: Evaluations between two reports in words; 0 for none.
+        """
+        self._controller = controller
+        self._steps_per_epoch = steps_per_epoch
+        self._report_evaluations = report_evaluations
+        self._evaluations = 0
+        self._stopped = False
+
+    @classmethod
+    def of(
+        cls,
+        params: EarlyStoppingParams,
+        total_steps: int,
+        *,
+        drops: Sequence[int] = (),
+        steps_per_epoch: float = 0.0,
+        report_evaluations: int = 10,
+    ) -> EarlyStopController:
+        """The one of a run of ``total_steps``; ``drops`` are steps at which its rate will fall."""
+        return cls(
+            StopController(params, total_steps, drops=drops),
+            steps_per_epoch=steps_per_epoch,
+            report_evaluations=report_evaluations,
+        )
+
+    def on_step(self, facts: StepFacts) -> None:
+        """Nothing: it decides at evaluations."""
+
+    def on_eval(self, facts: EvalFacts) -> Sequence[Action]:
+        """What the voters say, and Stop where the run should end here."""
+        decision = self._controller.observe(observation_of(facts))
+        self._evaluations += 1
+        actions: list[Action] = [
+            Note("decision", decision_fields(decision)),
+            Measure(decision_figures(decision)),
+        ]
+        if self._report_evaluations and self._evaluations % self._report_evaluations == 0:
+            actions += self._report(decision, facts)
+        if decision.stop and not self._stopped:
+            self._stopped = True
+            actions += [
+                Stop(decision.cause, decision.reason),
+                Alert("stop", decision.reason, {"cause": decision.cause, "step": decision.step,
+                                                "best_step": decision.best_step,
+                                                "saved_steps": facts.total - facts.step}),
+            ]  # fmt: skip
+        return actions
+
+    def _report(self, decision: Decision, facts: EvalFacts) -> list[Action]:
+        text = progress_text(
+            decision, total_steps=facts.total, steps_per_epoch=self._steps_per_epoch
+        )
+        fields = {"status": decision.status, "overfitting": decision.overfitting}
+        return [Note("report", {"text": text, **fields}), Alert("report", text, fields)]
+
+    def on_epoch(self, facts: StepFacts) -> None:
+        """Nothing."""
+
+    def on_exception(self, error: Exception) -> None:
+        """Nothing."""
+
+    def memory(self) -> dict[str, Any]:
+        """The controller's state and how many evaluations it saw."""
+        return {
+            "controller": self._controller.state(),
+            "evaluations": self._evaluations,
+            "stopped": self._stopped,
+        }
+
+    def restore(self, memory: Mapping[str, Any]) -> None:
+        """Go on as the hook that remembered that."""
+        self._controller.restore(memory.get("controller", {}))
+        self._evaluations = int(memory.get("evaluations", 0))
+        self._stopped = bool(memory.get("stopped", False))
+
+
+def observation_of(facts: EvalFacts) -> Observation:
+    """What the decision is made from; figures that were not measured are None."""
+
+    def given(name: str) -> float | None:
+        value = facts.values.get(name)
+        return None if value is None or math.isnan(value) else value
+
+    return Observation(
+        step=facts.step,
+        value=facts.quality,
+        attention=given(names.ATTENTION_SCORE),
+        train_loss=None if math.isnan(facts.train_loss) else facts.train_loss,
+        premature=given(names.PREMATURE_STOPPING),
+        runaway=given(names.RUNAWAY_SHARE),
+        gate_f1=given(names.GATE_F1),
+        monotonicity=given(names.ATTENTION_MONOTONICITY),
+        learning_rate=facts.learning_rate,
+    )
+
+
+def decision_fields(decision: Decision) -> dict[str, Any]:
+    """A decision as plain values, every vote a row of its own; the step is the event's."""
+    fields = asdict(decision)
+    del fields["step"]
+    return fields | {"votes": [asdict(vote) for vote in decision.votes]}
+
+
+def decision_figures(decision: Decision) -> dict[str, float]:
+    """What of a decision is a curve."""
+    figures = {
+        names.STOP_EVIDENCE: decision.evidence,
+        names.STOP_PATIENCE: decision.patience_steps,
+        names.STOP_WAITED: decision.waited_steps,
+        names.OVERFITTING_RISK: decision.overfitting_score,
+    }
+    if decision.remaining_steps is not None:
+        figures[names.STOP_REMAINING] = decision.remaining_steps
+    return figures | {
+        names.stop_score(vote.voter): vote.score * vote.confidence for vote in decision.votes
+    }
+
+
+def progress_text(decision: Decision, *, total_steps: int, steps_per_epoch: float = 0.0) -> str:
+    """How the run does, in words: status, risk of overfitting, go on or not, what is left.
+
+    Steps left are the forecast's, at most those of the plan; saved is what of the plan they leave.
+
+    Args:
+        decision: Of an evaluation.
+        total_steps: The plan.
+        steps_per_epoch: To say it in epochs too; 0 for steps alone.
+    """
+
+    def amount(steps: float) -> str:
+        steps = max(0, round(steps))
+        if not steps_per_epoch:
+            return f"{steps} steps"
+        return f"{steps / steps_per_epoch:.0f} epochs ({steps} steps)"
+
+    planned = max(0, total_steps - decision.step)
+    status = _STATUS.get(decision.status, decision.status)
+    said = [f"status: {status}", f"overfitting risk: {decision.overfitting}"]
+    if decision.stop:
+        said += [f"stop: {decision.reason}", f"saved: {amount(planned)}"]
+    else:
+        left = planned if decision.remaining_steps is None else decision.remaining_steps
+        left = min(planned, left)
+        said += ["go on: yes", f"left: about {amount(left)}"]
+        if planned > left:
+            said.append(f"to be saved: about {amount(planned - left)}")
+    said.append(f"best so far: step {decision.best_step}")
+    return "; ".join(said)
+
+
+def scheduled_drops(
+    ends: Sequence[float], factors: Sequence[float], total_steps: int
+) -> tuple[int, ...]:
+    """Steps at which the learning rate will fall by more than the decay that all runs have.
+
+    Args:
+        ends: Where each phase ends, as shares of the budget; the last is 1.
+        factors: What each phase makes of the learning rate.
+        total_steps: The budget.
+    """
+    return tuple(
+        round(end * total_steps)
+        for end, before, after in zip(ends, factors, factors[1:], strict=False)
+        if after <= DROP * before
+    )

@@ -1,0 +1,67 @@
+"""A copy of a run, cut at one of its checkpoints, that a trainer goes on with as with its own."""
+
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from kamerton.core.errors import PipelineError
+from kamerton.core.files import (
+    link_file,
+    publish_folder,
+    read_json,
+    temporary_folder,
+    write_json,
+)
+from kamerton.tracking.run_directory import RunDirectory
+
+_RECORD: Final = ("params.yaml", "environment.json", "command.txt", "origin.json")
+_STEP: Final = "step_{:08d}.pt"
+
+
+def checkpoint_at(run: RunDirectory, step: int) -> Path:
+    """The file of the state after ``step`` steps, which is there once that is evaluated."""
+    return run.checkpoints / _STEP.format(step)
+
+
+def fork(source: RunDirectory, runs: Path, step: int) -> RunDirectory:
+    """Make a run below ``runs`` that stands where ``source`` stood after ``step`` steps.
+
+    Its metrics.jsonl begins empty: it records its own steps only, by their global numbers.
+    Checkpoints are further names of the same files, which nobody writes into.
+
+    Args:
+        source: A run that has a checkpoint of that step.
+        runs: Folder for the copy, of nobody else's run.
+        step: Where to cut.
+
+    Raises:
+        PipelineError: there is no such checkpoint.
+    """
+    state = checkpoint_at(source, step)
+    if not state.is_file():
+        raise PipelineError(
+            f"{source.path} has no checkpoint of step {step} to go on from.",
+            hint="run the same command again: the run is made again from its begin",
+        )
+    runs.mkdir(parents=True, exist_ok=True)
+    path = runs / source.path.name
+    temporary = temporary_folder(path)
+    for name in _RECORD:
+        if (source.path / name).is_file():
+            shutil.copy2(source.path / name, temporary / name)
+    folder = temporary / "checkpoints"
+    folder.mkdir()
+    link_file(state, folder / "last.pt")
+    for known in source.checkpoints.glob("step_*.pt"):
+        if known.name <= state.name:
+            link_file(known, folder / known.name)
+    for name in ("best.pt", "best_before.pt"):
+        if (source.checkpoints / name).is_file():
+            link_file(source.checkpoints / name, folder / name)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    status = read_json(source.path / "status.json", produced_by="train")
+    status |= {"state": "stopped", "step": step, "reason": "", "started": now, "updated": now}
+    write_json(temporary / "status.json", {**status, "facts": {}})
+    publish_folder(temporary, path)
+    return RunDirectory(path)

@@ -1,0 +1,190 @@
+"""The validation curve of a finished run, from whatever recorded it.
+
+A run folder or its ``metrics.jsonl``, a folder of TensorBoard event files, or a CSV of
+``step,value[,attention]``, with or without a line of names.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from kamerton.core.errors import InputCorruptError, InputEmptyError, InputMissingError, UsageError
+from kamerton.smart_tuner.sources.protocol import Cursor, MetricEvent, MetricSource, Rewind
+from kamerton.tracking import names, read_records
+from kamerton.tracking.quality import quality_of
+
+QUALITY: Final = "quality"  # the figure of merit, made of others
+_DEFAULTS: Final = (QUALITY, names.VAL_MEL_LOSS, names.VAL_LOSS)
+_EVENT_FILES: Final = "events.out.tfevents.*"
+_FORMS: Final = "give a run folder, a metrics.jsonl, a folder of TensorBoard events or a CSV"
+
+Series = dict[int, float]  # value by step
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedCurve:
+    """One run's evaluations, in order of their steps.
+
+    Attributes:
+        metric: What the values are.
+        steps: Of the evaluations, rising.
+        values: What is minimised, one per step; NaN where an evaluation gave no number.
+        attention: Free-running diagonality, one per step; None where it was not recorded at all.
+        planned: The budget in steps; None where the record does not tell.
+    """
+
+    metric: str
+    steps: tuple[int, ...]
+    values: tuple[float, ...]
+    attention: tuple[float, ...] | None = None
+    planned: int | None = None
+
+
+def read_curve(path: Path, *, metric: str | None = None) -> RecordedCurve:
+    """The curve that ``path`` holds.
+
+    Args:
+        path: See the module.
+        metric: Which series; by default the figure of merit, or the validation loss.
+
+    Raises:
+        InputMissingError: there is nothing at ``path``.
+        InputEmptyError: it holds no evaluation.
+        InputCorruptError: a CSV that cannot be read.
+        UsageError: it has no such metric, or is of no form that is known.
+    """
+    if not path.exists():
+        raise InputMissingError(path, produced_by="you", hint=_FORMS)
+    if path.is_dir() and (path / "metrics.jsonl").exists():
+        path = path / "metrics.jsonl"
+    if path.is_dir():
+        return _of_series(path, _read_events(path), metric)
+    if path.suffix == ".jsonl":
+        series, planned = _read_record(path)
+        return replace(_of_series(path, series, metric), planned=planned)
+    if path.suffix in {".csv", ".tsv", ".txt"}:
+        return _read_csv(path)
+    raise UsageError(f"{path} is of no form that can be replayed.", hint=_FORMS)
+
+
+def _read_record(path: Path) -> tuple[dict[str, Series], int | None]:
+    series: dict[str, Series] = {}
+    planned = None
+    for record in read_records(path):
+        if record.step is None:
+            continue
+        for name, value in record.values.items():
+            series.setdefault(name, {})[record.step] = value
+        if record.kind == "event" and record.name == "decision":
+            planned = record.fields.get("planned_steps", planned)
+    return series, None if planned is None else int(planned)
+
+
+def _read_events(path: Path) -> dict[str, Series]:
+    """Scalars of a folder of event files, or of ``tensorboard`` in it."""
+    folders = [folder for folder in (path, path / "tensorboard") if any(folder.glob(_EVENT_FILES))]
+    if not folders:
+        raise InputEmptyError(path, wanted="metrics.jsonl nor event files", hint=_FORMS)
+    from kamerton.smart_tuner.sources.tensorboard import TensorBoardSource
+
+    return _drain(TensorBoardSource(folders[0]))
+
+
+def _drain(source: MetricSource) -> dict[str, Series]:
+    series: dict[str, Series] = {}
+    cursor: Cursor = {}
+    while True:
+        events, later = source.poll(cursor)
+        for event in events:
+            if isinstance(event, MetricEvent):
+                series.setdefault(event.name, {})[event.step] = event.value
+            elif isinstance(event, Rewind):
+                series = {
+                    name: {step: value for step, value in points.items() if step < event.step}
+                    for name, points in series.items()
+                }
+        if later == cursor:
+            return series
+        cursor = later
+
+
+def _of_series(path: Path, series: Mapping[str, Series], metric: str | None) -> RecordedCurve:
+    known = dict(series)
+    wanted = (names.VAL_MEL_LOSS, names.ATTENTION_SCORE)
+    if all(name in known for name in wanted) and QUALITY not in known:
+        both = sorted(known[wanted[0]].keys() & known[wanted[1]].keys())
+        known[QUALITY] = {
+            step: quality_of({name: known[name][step] for name in wanted}) for step in both
+        }
+    known = {name: points for name, points in known.items() if points}
+    if not known:
+        raise InputEmptyError(path, wanted="evaluations", hint="name the record of a run that has")
+    chosen = metric or next((name for name in _DEFAULTS if name in known), None)
+    if chosen is None or chosen not in known:
+        asked = f"'{metric}'" if metric else "validation loss"
+        raise UsageError(
+            f"{path} has no {asked}; it has {', '.join(sorted(known)[:20])}.",
+            hint="name one of them with --metric",
+        )
+    points = sorted(known[chosen].items())
+    attention = known.get(names.ATTENTION_SCORE)
+    steps = tuple(step for step, _ in points)
+    return RecordedCurve(
+        chosen,
+        steps,
+        tuple(value for _, value in points),
+        None if attention is None else tuple(attention.get(step, math.nan) for step in steps),
+    )
+
+
+def _read_csv(path: Path) -> RecordedCurve:
+    rows: list[tuple[float, ...]] = []
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise _bad(path, f"is not text: {error.reason}") from error
+    metric = "value"
+    delimiter = "\t" if path.suffix == ".tsv" else ","
+    for number, cells in enumerate(csv.reader(text.splitlines(), delimiter=delimiter), start=1):
+        if not any(cell.strip() for cell in cells):
+            continue
+        numbers = _numbers(cells)
+        if numbers is None and number == 1 and len(cells) > 1:
+            metric = cells[1].strip() or metric
+            continue
+        if numbers is None:
+            raise _bad(path, f"line {number}, {','.join(cells)[:60]!r}, is not step,value")
+        if rows and numbers[0] <= rows[-1][0]:
+            raise _bad(path, f"line {number}: step {numbers[0]:g} does not follow {rows[-1][0]:g}")
+        rows.append(numbers)
+    if not rows:
+        raise InputEmptyError(path, wanted="evaluations", hint="one line per evaluation: step,value")
+    attention = tuple(row[2] for row in rows)
+    return RecordedCurve(
+        metric,
+        tuple(int(row[0]) for row in rows),
+        tuple(row[1] for row in rows),
+        None if all(math.isnan(value) for value in attention) else attention,
+    )
+
+
+def _numbers(cells: list[str]) -> tuple[float, float, float] | None:
+    """Step, value and attention; an empty value or attention is NaN."""
+    if not 2 <= len(cells) <= 3:
+        return None
+    try:
+        step, *rest = (float(cell) if cell.strip() else math.nan for cell in cells)
+    except ValueError:
+        return None
+    if not math.isfinite(step) or step < 0 or step != int(step):
+        return None
+    return step, rest[0], rest[1] if len(rest) > 1 else math.nan
+
+
+def _bad(path: Path, problem: str) -> InputCorruptError:
+    return InputCorruptError(path, problem=problem, hint="one line per evaluation: step,value")

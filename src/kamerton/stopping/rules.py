@@ -1,0 +1,165 @@
+"""The rules that end a run, or keep it from being ended, each by itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kamerton.config.stopping_section import EarlyStoppingParams
+from kamerton.stopping.view import View
+from kamerton.stopping.voters.attention import collapsed
+from kamerton.stopping.voters.cusum import Cusum
+from kamerton.stopping.voters.forecast import Outlook
+from kamerton.stopping.voters.mann_kendall import trend
+from kamerton.stopping.voters.overfitting import Assessment
+
+HARD_CHECKS = 3  # in a row, before a hard rule believes what it sees
+FORECAST_CHECKS = 2
+_EVIDENT = 1.0  # of the range: a loss above where it began
+_FALLING = -1.0  # Z below which a loss that is high comes down again
+_RECENT_ALARM = 6  # blocks
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What rules are asked about at one check.
+
+    Attributes:
+        view: The curve.
+        waited: Steps since anything better.
+        ahead: The forecast; None where there is none.
+        cusum: The sums; None where that voter is silent.
+        risk: Of overfitting.
+        unaligned: Attention is known, and has not read yet.
+        annealing: The learning rate falls.
+        drop_ahead: A known drop of the learning rate is still to come.
+    """
+
+    view: View
+    waited: float
+    ahead: Outlook | None
+    cusum: Cusum | None
+    risk: Assessment
+    unaligned: bool
+    annealing: bool
+    drop_ahead: bool
+
+
+def diverges(now: Situation, params: EarlyStoppingParams) -> bool:
+    """Whether the loss went up by much of its range, and does not come down again."""
+    view = now.view
+    if view.recent.size < 4 or view.span <= 0.0:  # noqa: PLR2004 - a trend needs four
+        return False
+    risen = (float(view.recent[-1]) - view.best) / view.span
+    wait = params.divergence_wait * (0.5 if risen > _EVIDENT else 1.0)
+    return (
+        risen > params.divergence_share
+        and now.waited > wait * view.planned
+        and trend(view.recent[-12:]) > _FALLING
+    )
+
+
+def collapses(now: Situation, params: EarlyStoppingParams) -> bool:
+    """Whether attention is lost, and the loss has followed."""
+    view = now.view
+    return (
+        params.attention_monitoring.enabled
+        and collapsed(view)
+        and view.recent.size > 0
+        and float(view.recent[-1]) > view.best + params.collapse_share * view.span
+    )
+
+
+def overfits(now: Situation, patience_steps: float) -> bool:
+    """Whether the risk is high, and speech made freely gets no better either.
+
+    The loss under teacher forcing rises long before speech gets worse. Where nothing is known of
+    free-running speech, the rule is silent, and patience decides.
+    """
+    if now.risk.risk != "high" or now.waited < 0.5 * patience_steps:
+        return False
+    view = now.view
+    signals = [
+        (view.attention, -1.0),
+        (view.gate_f1, -1.0),
+        (view.premature, 1.0),
+        (view.runaway, 1.0),
+    ]
+    known = [values[-12:] * sign for values, sign in signals if values.size >= 4]  # noqa: PLR2004
+    return bool(known) and all(trend(values) > _FALLING for values in known)
+
+
+def forecast_objection(now: Situation, params: EarlyStoppingParams) -> str:
+    """Why the forecast may not end the run; "" where it may.
+
+    A forecast knows curves that flatten. It is blind to what changes a curve's course, so any sign
+    of such a change takes the decision from it.
+    """
+    view, ahead, own = now.view, now.ahead, params.forecast
+    if ahead is None:
+        return "there is no forecast"
+    if view.share < own.min_share:
+        return f"less than {own.min_share:.0%} of the plan is over"
+    if ahead.probability > own.stop_probability:
+        return f"the chance to improve is {ahead.probability:.1%}"
+    if ahead.misfit > own.max_misfit:
+        return f"the curve is not as forecast (misfit {ahead.misfit:.1%})"
+    if params.rules.schedule and now.drop_ahead:
+        return "the learning rate will drop"
+    if params.rules.schedule and now.annealing and not own.while_annealing:
+        return "the learning rate is falling"
+    if params.rules.guard and now.unaligned:
+        return "attention has not aligned"
+    if now.cusum is not None and (
+        now.cusum.rising > 0.5 * params.cusum.threshold
+        or now.cusum.alarmed("falling", _RECENT_ALARM)
+        or now.cusum.alarmed("rising", _RECENT_ALARM)
+    ):
+        return "the level has just changed"
+    if view.recent.size and float(np.mean(view.recent[-3:])) > view.best + own.max_misfit * max(
+        view.span, 0.0
+    ) + 3.0 * view.noise:
+        return "the loss is above its best"
+    return ""
+
+
+def guard(
+    params: EarlyStoppingParams,
+    *,
+    share: float,
+    evaluations: int,
+    unaligned: bool,
+    next_drop: float | None,
+    patience_steps: float,
+) -> str:
+    """Why no patience may run out now; "" where it may.
+
+    Args:
+        params: Thresholds and which rules are in force.
+        share: Of the plan that is over.
+        evaluations: How many there were.
+        unaligned: Attention is known, and has not read yet.
+        next_drop: Steps to the next known drop of the learning rate; None where there is none.
+        patience_steps: As it is now.
+    """
+    if evaluations < params.min_evaluations:
+        return f"only {evaluations} evaluations"
+    if params.rules.guard and unaligned and share < params.attention_monitoring.guard_share:
+        return "attention has not aligned yet"
+    if params.rules.schedule and next_drop is not None and next_drop <= patience_steps:
+        return f"the learning rate drops in {next_drop:g}"
+    return ""
+
+
+def status(view: View, alpha_z: float, aligned_at: float) -> str:
+    """One word for the state of the run; see docs/reference/stopping.md."""
+    if view.recent.size < 4:  # noqa: PLR2004 - a trend needs four
+        return "not_converged"
+    z = trend(view.recent[-12:])
+    focus = float(view.attention[-1]) if view.attention.size else None
+    if z > alpha_z:
+        return "diverging"
+    if z < -alpha_z:
+        return "converging" if focus is None or focus >= aligned_at else "not_converged"
+    return "converged" if focus is None or focus >= 0.9 * aligned_at else "stalled"
