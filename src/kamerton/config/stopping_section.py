@@ -79,6 +79,7 @@ class StopRulesParams(Section):
     overfitting: bool = Field(True, description="stop when the risk of overfitting is high")
     not_finite: bool = Field(True, description="stop when the loss is no number")
     guard: bool = Field(True, description="do not stop a voice that has not aligned yet")
+    falling: bool = Field(True, description="do not stop while a loss above its best comes down")
     schedule: bool = Field(True, description="do not stop before a known drop of the learning rate")
 
 

@@ -111,11 +111,21 @@ def run_generations(
     return loop.run()
 
 
-class _LoopFailed(Exception):
+def finished_generations(
+    folder: StudyFolder, params: Params, best: TrialResult
+) -> GenerationTree | None:
+    """The tree of a loop that is over, for exactly this trial and these parameters; else None."""
+    tree = GenerationTree.load(folder.path / FILE)
+    if tree is None or not tree.complete or tree.key != _key(folder, params, best):
+        return None
+    return tree
+
+
+class _LoopError(Exception):
     """No generation can follow; the message is a sentence for people."""
 
 
-class _CandidateFailed(Exception):
+class _CandidateError(Exception):
     """A candidate has no score; the message is a reason for people."""
 
 
@@ -151,14 +161,11 @@ class _WarmLoop:
         self._asked = params.tune.generations
         overrides = {} if best.number == 0 else dict(best.params)
         self._base = trial_params(params, overrides)
-        total = _budget(folder, best.number) or params.tune.trial_steps
+        total = _budget(folder, params, best.number)
         self._plan = GenerationPlan.of(self._asked, total)
-        seed = params.tune.seed
-        self._scheduler = ParamScheduler(self._base, seed=seed)
+        self._scheduler = ParamScheduler(self._base, seed=params.tune.seed)
         self._path = folder.path / _FOLDER
-        key = sha256_json(
-            [best.number, dict(best.params), self._asked.model_dump(mode="json"), total, seed]
-        )
+        key = _key(folder, params, best)
         tree = GenerationTree.load(folder.path / FILE)
         if tree is None or tree.key != key:
             shutil.rmtree(self._path, ignore_errors=True)
@@ -177,7 +184,7 @@ class _WarmLoop:
             for index in range(self._asked.count):
                 self._generation(index)
             self._finish()
-        except _LoopFailed as failed:  # the trials count all the same
+        except _LoopError as failed:  # the trials count all the same
             _log.warning("%s", failed)
             self._close(replace(self._tree, verdict=str(failed)))
         return self._tree
@@ -212,7 +219,7 @@ class _WarmLoop:
         control = generation.control
         if control is None or control.state == "failed":
             reason = control.reason if control else "it was not made"
-            raise _LoopFailed(f"the unchanged run of generation {index + 1} failed: {reason}")
+            raise _LoopError(f"the unchanged run of generation {index + 1} failed: {reason}")
         self._decide(index, generation)
 
     def _decide(self, index: int, generation: Generation) -> None:
@@ -247,8 +254,8 @@ class _WarmLoop:
         start = self._plan.starts[0]
         try:
             return self._train(_Stretch(_TRUNK, None, 0, start, self._tree.change_params))
-        except _CandidateFailed as failed:
-            raise _LoopFailed(
+        except _CandidateError as failed:
+            raise _LoopError(
                 f"the best trial could not be repeated up to step {start}: {failed}"
             ) from failed
 
@@ -274,7 +281,7 @@ class _WarmLoop:
             )  # fmt: skip
             probe = self._probe(index, label, run, changes)
             candidate = replace(candidate, state="complete", probe=probe, score=score_of(probe))
-        except (_CandidateFailed, ObjectiveError) as failed:
+        except (_CandidateError, ObjectiveError) as failed:
             candidate = replace(candidate, reason=str(failed))
             _log.warning("%s failed: %s", label, failed)
         self._recorder.candidate_finished(generation.number, end, candidate)
@@ -290,7 +297,7 @@ class _WarmLoop:
         probe = self._train(stretch)
         found = self._curve(probe, end, last)
         if not found:
-            raise _CandidateFailed("its cool-down recorded no evaluation")
+            raise _CandidateError("its cool-down recorded no evaluation")
         self._drop_checkpoints({stretch.label})
         return found
 
@@ -308,7 +315,7 @@ class _WarmLoop:
                 _Stretch(_FINAL, self._run_of(tree.generations[-1].label), end, total, changes)
             )
             objective = min(self._lineage(run).values())
-        except (_CandidateFailed, ObjectiveError) as failed:
+        except (_CandidateError, ObjectiveError) as failed:
             self._close(replace(tree, verdict=f"the run with all changes failed: {failed}"))
             return
         kept = objective < tree.trial_objective
@@ -344,7 +351,7 @@ class _WarmLoop:
         """Make a stretch, or find it made; ``begun`` is told of the copy that it goes on with.
 
         Raises:
-            _CandidateFailed: it did not get there, or not with what was asked.
+            _CandidateError: it did not get there, or not with what was asked.
             StoppedError, PipelineError: see ``run_generations``.
         """
         command = self._prepare(stretch)
@@ -357,7 +364,7 @@ class _WarmLoop:
             self._require_made(stretch, wrapper.run(self._watch(runs, stretch)))
             run = next(iter(list_runs(runs)), None)
         if run is None or not self._is_made(run, stretch):
-            raise _CandidateFailed(f"its trainer ended before step {stretch.to_step}")
+            raise _CandidateError(f"its trainer ended before step {stretch.to_step}")
         self._require_effective(run, stretch)
         return run
 
@@ -422,13 +429,13 @@ class _WarmLoop:
                 hint=f"its whole output is in {self._log_of(stretch)}",
             )
         words = outcome.message.splitlines()[-1:] or [f"exit code {outcome.exit_code}"]
-        raise _CandidateFailed(f"its trainer failed: {words[0]}")
+        raise _CandidateError(f"its trainer failed: {words[0]}")
 
     def _require_effective(self, run: RunDirectory, stretch: _Stretch) -> None:
         """Compare what was asked with what the trainer read back from its optimiser."""
         told = _told_factors(run)
         if stretch.changes and not told:
-            raise _CandidateFailed("its trainer did not say what it trained with")
+            raise _CandidateError("its trainer did not say what it trained with")
         for step, effective in told.items():
             asked = factors_at((step - 1) / self._plan.total, stretch.changes)
             wrong = [
@@ -437,7 +444,7 @@ class _WarmLoop:
                 if not math.isclose(found, asked.get(name, 1.0), rel_tol=_EQUAL)
             ]
             if wrong:
-                raise _CandidateFailed(f"step {step} was made with {'; '.join(wrong)}")
+                raise _CandidateError(f"step {step} was made with {'; '.join(wrong)}")
 
     def _curve(self, run: RunDirectory, after: int, until: int) -> dict[int, float]:
         """Objective by step of a run's evaluations in a stretch."""
@@ -474,12 +481,19 @@ def _label(index: int, number: int) -> str:
     return f"g{index + 1}c{number}"
 
 
-def _budget(folder: StudyFolder, number: int) -> int | None:
+def _budget(folder: StudyFolder, params: Params, number: int) -> int:
     """Steps of a trial's run as its trainer noted them, which may be less than was asked."""
     for run in list_runs(folder.trial_runs(number))[:1]:
         if (run.path / "origin.json").is_file():
             return int(read_json(run.path / "origin.json", produced_by="train")["total_steps"])
-    return None
+    return params.tune.trial_steps
+
+
+def _key(folder: StudyFolder, params: Params, best: TrialResult) -> str:
+    """What the loop depends on beside its study."""
+    asked = params.tune.generations.model_dump(mode="json")
+    total = _budget(folder, params, best.number)
+    return sha256_json([best.number, dict(best.params), asked, total, params.tune.seed])
 
 
 def _evaluated(run: RunDirectory) -> dict[int, Mapping[str, float]]:

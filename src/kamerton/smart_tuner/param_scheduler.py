@@ -1,4 +1,4 @@
-"""ParamScheduler: which hyperparameters to try next in the middle of a run, and how to ask for them.
+"""ParamScheduler: which hyperparameters to try in the middle of a run, and how to ask for them.
 
 A delta multiplies one or two of what a run may change at any time (``train.changes``) by 0.5, 0.8,
 1.25 or 2. Which deltas a generation tries is drawn by a bandit that knows what deltas of earlier

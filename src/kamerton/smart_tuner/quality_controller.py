@@ -358,8 +358,8 @@ def useless_in(train: TrainParams) -> frozenset[Adjustable]:
     found: set[Adjustable] = set()
     if not train.guided_attention_weight:
         found.add("guided_attention_weight")
-    noise, model = train.regularisation, train.model
+    noise = train.regularisation
     learned = noise.recurrent == "variational" and noise.variational == "learned"
-    if learned or not (model.attention_dropout or model.decoder_dropout):
+    if learned or not (train.attention_dropout or train.decoder_dropout):
         found.add("dropout")
     return frozenset(found)

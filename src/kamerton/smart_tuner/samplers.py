@@ -99,9 +99,9 @@ def make_sampler(
     if name == "random" or not space:
         return samplers.RandomSampler(seed=seed)
     if name == "tpe":
-        # One trial runs at a time, so there is no running trial to lie about.
+        # The lie is about trials that still run: they count as bad, so others keep away.
         return samplers.TPESampler(
-            seed=seed, n_startup_trials=startup, multivariate=True, constant_liar=False
+            seed=seed, n_startup_trials=startup, multivariate=True, constant_liar=True
         )
     if name == "gp":
         if not _has_torch():

@@ -10,6 +10,7 @@ import yaml
 
 from kamerton.config.schema import TuneParams
 from kamerton.config.search_space import Choice, yaml_text
+from kamerton.config.train_section import ChangeParams
 from kamerton.smart_tuner.objective import PARTS
 from kamerton.smart_tuner.opt_engine import TrialResult
 from kamerton.smart_tuner.study import as_overrides, baseline_of
@@ -26,8 +27,13 @@ UNCOMPARABLE: Final = (
 _STATE_WORDS: Final = {"complete": "complete", "pruned": "ended early", "failed": "failed"}
 
 
-def best_params_yaml(results: Sequence[TrialResult], best: TrialResult) -> str:
-    """The best trial's parameters as the overrides that ``kamerton train`` lays on top."""
+def best_params_yaml(
+    results: Sequence[TrialResult], best: TrialResult, changes: Sequence[ChangeParams] = ()
+) -> str:
+    """The best trial's parameters as the overrides that ``kamerton train`` lays on top.
+
+    ``changes`` are those that generations found on top of them.
+    """
     baseline = baseline_of(results)
     against = ""
     if baseline is not None and baseline.number != best.number:
@@ -36,7 +42,11 @@ def best_params_yaml(results: Sequence[TrialResult], best: TrialResult) -> str:
         f"# Written by `kamerton tune`: trial {best.number} of {len(results)}, "
         f"objective {_number(best.objective)} (lower is better){against}.\n"
     )
-    return header + yaml.safe_dump(as_overrides(best), sort_keys=True, allow_unicode=True)
+    values = as_overrides(best)
+    if changes:
+        found = [item.model_dump(mode="json", exclude_defaults=True) for item in changes]
+        values.setdefault("train", {})["changes"] = found
+    return header + yaml.safe_dump(values, sort_keys=True, allow_unicode=True)
 
 
 def trials_csv(results: Sequence[TrialResult], names: Sequence[str]) -> str:

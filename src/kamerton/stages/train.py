@@ -46,6 +46,7 @@ class TrainReport:
         reused: Whether the run had been finished before.
         values: Evaluation of the exported weights, under the names of ``tracking.names``.
         gave_up: What no recovery was left for, so that the run ended with its best model; or "".
+        stopped: Why the stop decision ended it before its budget; or "".
     """
 
     run: Path
@@ -56,6 +57,7 @@ class TrainReport:
     reused: bool
     values: Mapping[str, float]
     gave_up: str = ""
+    stopped: str = ""
 
     @property
     def partial(self) -> bool:
@@ -69,12 +71,13 @@ class TrainReport:
             "best_step": float(self.best_step),
             "skipped_steps": float(self.skipped_steps),
             "gave_up": float(bool(self.gave_up)),
+            "stopped_early": float(bool(self.stopped)),
             **self.values,
         }
 
     def summary(self) -> list[tuple[str, str]]:
         """A few lines for a person."""
-        why = f"given up after {self.gave_up}" if self.gave_up else "out of patience"
+        why = f"given up after {self.gave_up}" if self.gave_up else f"stopped: {self.stopped}"
         early = "" if self.steps == self.total_steps else f" of {self.total_steps}, {why}"
         values = self.values
         return [
@@ -189,7 +192,7 @@ def train(
         )  # fmt: skip
     return TrainReport(
         run.path, state.step, session.total_steps, state.best_step, state.skipped, reused, values,
-        gave_up,
+        gave_up, state.stopped.replace("_", " "),
     )  # fmt: skip
 
 

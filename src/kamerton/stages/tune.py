@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kamerton.config.schema import Params
+    from kamerton.smart_tuner.generation_tree import GenerationTree
     from kamerton.smart_tuner.opt_engine import OptimizationEngine, RunningTrial, TrialResult
     from kamerton.smart_tuner.recorder import StudyRecorder
     from kamerton.smart_tuner.study import StudyFolder
     from kamerton.smart_tuner.trainer_wrapper import TrainerOutcome
+    from kamerton.tracking.protocol import EndState
 
 # Part of the fingerprint: a new way of searching must not continue an old study.
 _STUDY_FORMAT = 1
@@ -45,6 +47,7 @@ class TuneReport:
     best: TrialResult
     baseline: TrialResult | None
     reused: bool  # the study had been finished before
+    generations: GenerationTree | None = None  # the warm loop; None where none was asked for
 
     @property
     def partial(self) -> bool:
@@ -75,7 +78,10 @@ class TuneReport:
             ("best trial", f"{self.best.number}, objective {self.best.objective:.4f}"),
             ("unchanged parameters", base),
         ]
-        return lines + [(name, yaml_text(value)) for name, value in self.best.params.items()]
+        lines += [(name, yaml_text(value)) for name, value in self.best.params.items()]
+        if self.generations is not None:
+            lines.append(("generations", self.generations.verdict))
+        return lines
 
     def _count(self, state: str) -> int:
         return sum(result.state == state for result in self.results)
@@ -119,6 +125,7 @@ def tune(
     """
     from kamerton.data.epoch_rule import read_recommended_epochs
     from kamerton.data.manifest import Dataset
+    from kamerton.smart_tuner.generation_plan import GenerationPlan
     from kamerton.smart_tuner.opt_engine import OptimizationEngine
     from kamerton.smart_tuner.study import StudyFolder, baseline_of, best_of
 
@@ -130,6 +137,7 @@ def tune(
     epochs = read_recommended_epochs(analysis)
     fingerprint = _fingerprint(params, content, epochs)
     folder = StudyFolder(runs / "studies" / fingerprint, runs)
+    GenerationPlan.of(params.tune.generations, params.tune.trial_steps)  # refused before the trials
     with file_lock(folder.path / ".lock"):
         engine = OptimizationEngine(folder.journal, params, name=fingerprint)
         if len(engine.finished()) >= params.tune.trials and best_of(engine.finished()) is None:
@@ -142,9 +150,11 @@ def tune(
         best = best_of(results)
         if best is None:
             raise _all_failed(results, folder)
-        _write_outputs(engine, results, best, params, best_params, trials, report)
+        trainers = _Trainers(dataset, analysis, params)
+        tree = _generations(engine, folder, trainers, best, on_progress)
+        _write_outputs(engine, results, best, params, best_params, trials, report, tree)
     reused = before >= params.tune.trials
-    return TuneReport(tuple(results), best, baseline_of(results), reused)
+    return TuneReport(tuple(results), best, baseline_of(results), reused, tree)
 
 
 def _fingerprint(params: Params, content_sha256: str, epochs: int) -> str:
@@ -197,6 +207,41 @@ def _search(
         raise
     finally:
         recorder.close(state)  # type: ignore[arg-type]
+
+
+def _generations(
+    engine: OptimizationEngine,
+    folder: StudyFolder,
+    trainers: _Trainers,
+    best: TrialResult,
+    on_progress: Progress,
+) -> GenerationTree | None:
+    """The warm loop on the best trial; None where none is asked for."""
+    from kamerton.smart_tuner.generations import finished_generations, run_generations
+    from kamerton.smart_tuner.recorder import StudyRecorder
+    from kamerton.smart_tuner.study import trainer_command
+
+    objective = engine.objective()
+    if not trainers.params.tune.generations.count or objective is None:
+        return None
+    if tree := finished_generations(folder, trainers.params, best):
+        return tree
+    recorder = StudyRecorder(folder, trainers.params)
+    state: EndState = "failed"
+    try:
+        with StopRequest() as stop:
+            tree = run_generations(
+                folder, trainers.params, best, objective,
+                command=trainer_command(trainers.dataset, trainers.analysis),
+                recorder=recorder, stop=lambda: stop.requested, on_progress=on_progress,
+            )  # fmt: skip
+        state = "finished"
+    except (StoppedError, KeyboardInterrupt):
+        state = "stopped"
+        raise
+    finally:
+        recorder.close(state)
+    return tree
 
 
 def _run_trial(
@@ -290,6 +335,7 @@ def _write_outputs(
     best_params: Path,
     trials: Path,
     report: Path,
+    tree: GenerationTree | None,
 ) -> None:
     from kamerton.smart_tuner.tuning_report import (
         best_params_yaml,
@@ -302,4 +348,5 @@ def _write_outputs(
     shares = importances(engine.frozen_trials(), names)
     write_text(trials, trials_csv(results, names))
     write_text(report, render_page(results, best, params.tune, shares))
-    write_text(best_params, best_params_yaml(results, best))
+    changes = tree.best_changes if tree else ()
+    write_text(best_params, best_params_yaml(results, best, changes))

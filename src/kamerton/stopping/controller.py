@@ -18,7 +18,7 @@ from kamerton.stopping.voters.attention import AttentionHealth
 from kamerton.stopping.voters.cusum import Cusum, innovation
 from kamerton.stopping.voters.forecast import Forecast, Outlook
 from kamerton.stopping.voters.gate import GateHealth
-from kamerton.stopping.voters.mann_kendall import MannKendall
+from kamerton.stopping.voters.mann_kendall import MannKendall, trend
 from kamerton.stopping.voters.overfitting import Assessment, OverfittingRisk
 
 _FORECAST_EVERY = 0.025  # of the plan: a forecast is the only voter that costs anything
@@ -80,6 +80,7 @@ class StopController:
         self._forecast_step = -math.inf
         self._objection = "there is no forecast"
         self._evidence = 0.0
+        self._falling = False
         self._streaks: dict[str, int] = {}
         self._last: Decision | None = None
 
@@ -183,6 +184,7 @@ class StopController:
         )
         self._evidence = evidence(self._votes, params.ensemble_weights)
         aligned_at = params.attention_monitoring.alignment_threshold
+        self._falling = trend(view.recent[-self._window() :]) < -self._alpha_z or trend(view.recent[-12:])< -self._alpha_z
         self._status = rules.status(view, self._alpha_z, aligned_at)
         return fresh
 
@@ -220,6 +222,8 @@ class StopController:
             unaligned=self._unaligned(),
             next_drop=self._next_drop(),
             patience_steps=patience_steps,
+            borne=self._waited() / patience_steps,
+            falling=self._falling,
         )
 
     def _decision(self, step: int, cause: str, reason: str) -> Decision:
@@ -261,6 +265,7 @@ class StopController:
             "ahead": asdict(self._ahead) if self._ahead else None,
             "forecast_step": self._forecast_step if math.isfinite(self._forecast_step) else None,
             "objection": self._objection,
+            "falling": self._falling,
             "streaks": dict(self._streaks),
             "last": asdict(self._last),
         }
@@ -281,6 +286,7 @@ class StopController:
         step = state["forecast_step"]
         self._forecast_step = -math.inf if step is None else step
         self._objection = state["objection"]
+        self._falling = bool(state["falling"])
         self._streaks = dict(state["streaks"])
         self._last = Decision(**{**state["last"], "votes": _votes(state["last"]["votes"])})
 

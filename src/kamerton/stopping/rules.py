@@ -16,6 +16,7 @@ from kamerton.stopping.voters.overfitting import Assessment
 
 HARD_CHECKS = 3  # in a row, before a hard rule believes what it sees
 FORECAST_CHECKS = 2
+FALLING_PATIENCES = 2.0  # for how long a loss that comes down is waited for
 _EVIDENT = 1.0  # of the range: a loss above where it began
 _FALLING = -1.0  # Z below which a loss that is high comes down again
 _RECENT_ALARM = 6  # blocks
@@ -132,6 +133,8 @@ def guard(
     unaligned: bool,
     next_drop: float | None,
     patience_steps: float,
+    borne: float,
+    falling: bool,
 ) -> str:
     """Why no patience may run out now; "" where it may.
 
@@ -142,6 +145,8 @@ def guard(
         unaligned: Attention is known, and has not read yet.
         next_drop: Steps to the next known drop of the learning rate; None where there is none.
         patience_steps: As it is now.
+        borne: Steps without anything better, in patiences.
+        falling: The loss has a trend downwards.
     """
     if evaluations < params.min_evaluations:
         return f"only {evaluations} evaluations"
@@ -149,6 +154,8 @@ def guard(
         return "attention has not aligned yet"
     if params.rules.schedule and next_drop is not None and next_drop <= patience_steps:
         return f"the learning rate drops in {next_drop:g}"
+    if params.rules.falling and falling and borne < FALLING_PATIENCES:
+        return "the loss is coming down"
     return ""
 
 

@@ -14,7 +14,7 @@ from kamerton.training.progress_note import PHASE_NAMES
 # Of every evaluation and every start: not what one looks for when something went wrong. They also
 # tell how often a run was interrupted, which equal runs differ in.
 ORDINARY: Final = frozenset(
-    {"best", "control", "effective", "ended", EVALUATING, MADE_WITH, "resumed"}
+    {"best", "control", "decision", "effective", "ended", EVALUATING, MADE_WITH, "resumed"}
 )
 
 _PHASE_REASONS: Final = {
@@ -86,6 +86,30 @@ def _recovery(record: Record) -> Happening:
     )  # fmt: skip
 
 
+def _recovery_effect(record: Record) -> Happening:
+    fields = dict(record.fields)
+    cause, verdict = str(fields.pop("cause")), str(fields.pop("verdict")).replace("_", " ")
+    undone = "undone" if fields.pop("reverted") else ""
+    before_and_after: dict[str, Any] = {
+        name: fields[name]
+        for name in ("quality_before", "quality_after", "loss_before", "loss_after")
+        if name in fields
+    }
+    what = f"recovery from {_CAUSES.get(cause, cause)}: {verdict}"
+    return Happening(record.step, what, words(before_and_after), undone)
+
+
+def _stop(record: Record) -> Happening:
+    return Happening(
+        record.step, f"stop: {str(record.fields.get('cause', '')).replace('_', ' ')}",
+        str(record.fields.get("reason", "")), "the best model is kept",
+    )  # fmt: skip
+
+
+def _report(record: Record) -> Happening:
+    return Happening(record.step, "report", str(record.fields.get("text", "")))
+
+
 def _warm_start(record: Record) -> Happening:
     fields = record.fields
     counts = {name: len(fields.get(name, ())) for name in ("taken", "fresh", "left", "new_rows")}
@@ -120,6 +144,9 @@ def _unknown(record: Record) -> Happening:
 _DESCRIBED: Final[Mapping[str, Callable[[Record], Happening]]] = {
     "phase": _phase,
     "recovery": _recovery,
+    "recovery_effect": _recovery_effect,
+    "report": _report,
+    "stop": _stop,
     "warm_start": _warm_start,
     "tracking_trouble": _tracking_trouble,
     "tracking_recovered": _tracking_recovered,

@@ -99,6 +99,8 @@ def _facts(
     }
     if state.recovery.gave_up:
         facts["ended early"] = f"given up after {state.recovery.gave_up}: no recovery was left"
+    if state.stopped:
+        facts["ended early"] = state.stopped.replace("_", " ")
     if state.skipped:
         facts["skipped steps"] = str(state.skipped)
     if state.recovery.count:

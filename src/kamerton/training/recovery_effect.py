@@ -59,9 +59,7 @@ def begun(
     return dataclasses.replace(after, recovery=recovery, loss_sum=0.0, loss_steps=0)
 
 
-def judge(
-    state: TrainState, total: int, train: TrainParams, *, train_loss: float
-) -> Effect | None:
+def judge(state: TrainState, total: int, train: TrainParams, *, train_loss: float) -> Effect | None:
     """The verdict, at an evaluation that is late enough; None where there is nothing to judge.
 
     Args:

@@ -15,6 +15,7 @@ from kamerton.training.evaluation import Evaluation
 from kamerton.training.event_lines import happenings
 from kamerton.training.illustration import attention_picture, mel_picture, to_wave
 from kamerton.training.progress_note import PHASE_NAMES
+from kamerton.training.report_decisions import add_decisions, add_plan
 from kamerton.training.state import TrainState
 
 MAX_PICTURES = 5  # of the attention over time
@@ -76,6 +77,8 @@ def training_page(run: RunDirectory, story: RunStory, audio: AudioParams) -> str
     _endings(page, curves, timeline)
     _course(page, curves, timeline)
     _events(page, records)
+    add_plan(page, records)
+    add_decisions(page, records, curves, timeline)
     _listening(page, story, audio)
     return page.render()
 

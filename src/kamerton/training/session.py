@@ -21,6 +21,8 @@ from kamerton.data.manifest import Dataset
 from kamerton.model.tacotron2.model import Tacotron2
 from kamerton.tracking import CompositeTracker, RunDirectory, RunState, open_trackers, read_records
 from kamerton.tracking.hooks import Hook
+from kamerton.tracking.improvement_plan import improvement_plan, write_plan
+from kamerton.tracking.protocol import EndState
 from kamerton.training import effective
 from kamerton.training.architecture import architecture_of
 from kamerton.training.checkpoint import Checkpoints, Restored
@@ -305,12 +307,12 @@ class Session:
             with self._failing(run, tracker):
                 checkpoints.settle(seconds=STOPPED_SAVE_SECONDS)
             self._status(run, "stopped", noted_step(run), reason=stopped.message)
-            tracker.close("stopped")
+            _close(run, tracker, "stopped")
             raise
         except Exception as error:
             self._fail(run, tracker, error)
             raise
-        tracker.close("finished")
+        _close(run, tracker, "finished")
 
     @contextlib.contextmanager
     def _failing(self, run: RunDirectory, tracker: CompositeTracker) -> Iterator[None]:
@@ -322,7 +324,7 @@ class Session:
 
     def _fail(self, run: RunDirectory, tracker: CompositeTracker, error: Exception) -> None:
         self._status(run, "failed", noted_step(run), reason=str(error))
-        tracker.close("failed")
+        _close(run, tracker, "failed")
 
     def _status(
         self, run: RunDirectory, state: RunState, step: int, *, reason: str = "", **facts: Any
@@ -354,6 +356,15 @@ class Session:
                 f"training stopped on request at step {state.step} of {self.total_steps}; "
                 "nothing was done that is not saved."
             )
+
+
+def _close(run: RunDirectory, tracker: CompositeTracker, state: EndState) -> None:
+    """End the record, and say beside it what was done about trouble."""
+    tracker.close(state)
+    try:
+        write_plan(run.path, improvement_plan(read_records(run.metrics_file)))
+    except OSError as error:  # a full disk: the record itself has it all
+        _log.warning("the improvement plan of %s could not be written: %s", run.path, error)
 
 
 def _warm_start_sha256(source: Path, runs: Path) -> str:

@@ -82,7 +82,7 @@ class Server:
         if reply.how == "hang":
             self.over.wait(20)
         elif reply.how == "close":
-            handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Len")
+            handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{")
             handler.close_connection = True
         elif reply.how == "drip":
             with contextlib.suppress(OSError):

@@ -36,7 +36,10 @@ SPACE = {
 
 
 def make_params(**tune_params: Any) -> Params:
-    fields = {"trials": 4, "trial_steps": 40, "search_space": SPACE, **tune_params}
+    fields = {
+        "trials": 4, "trial_steps": 40, "search_space": SPACE, "generations": {"count": 0},
+        **tune_params,
+    }  # fmt: skip
     return Params.model_validate({"tune": fields, "tracking": {"mlflow_uri": None}})
 
 

@@ -259,7 +259,7 @@ def test_an_explosion_halves_learning_rate_and_threshold(
     assert (state.recovery.learning_rate_factor, state.recovery.clip_factor) == (0.5, 0.5)
     clips = series(tmp_path, "clip_norm")
     assert (clips[14], clips[15]) == (1.0, 0.5)
-    assert [kind for kind, _ in alerts] == ["recovery"]
+    assert [kind for kind, _ in alerts] == ["explosion"]
     assert "explosion at step 14" in alerts[0][1]
 
 

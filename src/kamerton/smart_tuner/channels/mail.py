@@ -153,7 +153,8 @@ class _EncryptedServer(_Server):
 
 
 def _reason(error: Exception, timeout: float, deadline: Deadline) -> tuple[str, bool]:
-    if deadline.passed:
+    # The library tells of a connection that is closed where its timeout was over.
+    if deadline.passed or isinstance(error.__context__, TimeoutError):
         return f"no answer within {timeout:g} s", True
     if isinstance(error, smtplib.SMTPNotSupportedError):
         return "the server lacks what is asked for (STARTTLS, or a login)", False

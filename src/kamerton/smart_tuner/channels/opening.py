@@ -120,6 +120,8 @@ def _email_faults(params: EmailParams, environ: Mapping[str, str]) -> list[str]:
             f"the environment variable {params.password_variable} is not set, "
             f"but {params.user_variable} is"
         )
+    if not f"{user}{_value(environ, params.password_variable)}".isascii():
+        faults.append(f"the login in {params.user_variable} has letters that SMTP does not take")
     encrypted = params.starttls or params.port == TLS_PORT
     if user and not encrypted and not is_loopback(params.host):
         faults.append(f"{_AT}.email.starttls is off: the password would not be encrypted")

@@ -12,7 +12,7 @@ from kamerton.smart_tuner.channels.delivery import DeliveryError, Part
 from kamerton.smart_tuner.channels.http import JSON_TYPE, Answer, post
 from kamerton.smart_tuner.channels.message import Attached, Message, shortened, utf16_units
 from kamerton.smart_tuner.channels.secret import Secret
-from kamerton.tracking.redaction import MASK
+from kamerton.tracking.redaction import MASK, Masker
 
 # Both are counted in UTF-16 units after the markup was read.
 MAX_TEXT: Final = 4096
@@ -80,16 +80,18 @@ class TelegramChannel:
 
     def _call(self, method: str, body: bytes, content_type: str) -> None:
         address = Secret(f"{self._base}/bot{self._token.reveal()}/{method}")
-        _require_ok(post(address, body, content_type, timeout=self._timeout))
+        _require_ok(
+            post(address, body, content_type, timeout=self._timeout), Masker(self.secrets())
+        )
 
 
-def _require_ok(answer: Answer) -> None:
+def _require_ok(answer: Answer, mask: Masker) -> None:
     """Telegram answers in JSON; whatever answers otherwise is not Telegram."""
     said = answer.json()
     parameters = said.get("parameters")
     wait = parameters.get("retry_after") if isinstance(parameters, dict) else None
     wait = max(0.0, float(wait)) if isinstance(wait, int | float) else None
-    answer.require_success(retry_after=wait, said=str(said.get("description", ""))[:200])
+    answer.require_success(retry_after=wait, said=mask(str(said.get("description", ""))[:200]))
     if said.get("ok") is not True:
         raise DeliveryError("the answer is not Telegram's")
 

@@ -1,0 +1,284 @@
+"""What the live view shows at one moment: runs, their curves and votes, and a study's trials."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import yaml
+
+from kamerton.core.errors import PipelineError
+from kamerton.smart_tuner.metrics_store import MetricsStore
+from kamerton.smart_tuner.series import Series
+from kamerton.smart_tuner.sources import RunEvent
+from kamerton.tracking import names
+from kamerton.tracking.metrics_file import json_safe
+from kamerton.tracking.run_directory import RunDirectory, RunStatus
+
+DECISION: Final = "decision"  # the event that holds the votes on stopping
+CURVES: Final = (
+    names.VAL_MEL_LOSS, names.VAL_GATE_LOSS, names.VAL_LOSS, names.TRAIN_LOSS,
+    names.ATTENTION_SCORE,
+)  # fmt: skip
+# Of every evaluation, or of bookkeeping: they would push out what one looks for.
+_ORDINARY: Final = frozenset({DECISION, "evaluating", "effective", "surroundings_changed"})
+_TRIAL: Final = re.compile(r"(?P<study>.+)/trials/(?P<number>\d+)/runs/[^/]+")
+_POINTS: Final = 200
+_RATE_POINTS: Final = 30
+_PAUSE: Final = 10.0  # times the usual time between two points: the run was interrupted
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """One run.
+
+    Attributes:
+        run: Its path below the runs folder.
+        state: running, finished, stopped, failed or killed.
+        step: Of the last point.
+        total: The budget in steps; None where the record does not tell.
+        epoch: Of the last point that has one.
+        updated: Time of the last point, Unix seconds.
+        rate: Steps per second, evaluations included; None where there are too few points.
+        curves: Some series by name, of few points.
+        best: Step and value of the lowest ``val_mel_loss``.
+        decision: The last votes on stopping.
+        events: The last ones, oldest first.
+    """
+
+    run: str
+    state: str
+    step: int
+    total: int | None
+    epoch: float | None
+    updated: float
+    rate: float | None
+    curves: Mapping[str, Series] = field(default_factory=dict)
+    best: tuple[int, float] | None = None
+    decision: RunEvent | None = None
+    events: Sequence[RunEvent] = ()
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """Until the budget is used up; None where it cannot be told."""
+        if self.state != "running" or self.total is None or not self.rate:
+            return None
+        return max(0.0, self.total - self.step) / self.rate
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it as plain values, with strings for numbers that are not finite."""
+        curves = {
+            name: {"steps": curve.steps.tolist(), "values": curve.values.tolist()}
+            for name, curve in self.curves.items()
+        }
+        plain: dict[str, Any] = json_safe({
+            "run": self.run, "state": self.state, "step": self.step, "total": self.total,
+            "epoch": self.epoch, "updated": self.updated, "steps_per_second": self.rate,
+            "eta_seconds": self.eta_seconds, "best": self.best, "curves": curves,
+            "decision": None if self.decision is None else _event(self.decision),
+            "events": [_event(event) for event in self.events],
+        })  # fmt: skip
+        return plain
+
+
+@dataclass(frozen=True, slots=True)
+class TrialView:
+    """One trial of a study: ``state`` is complete, pruned, failed, or that of its run."""
+
+    number: int
+    state: str
+    objective: float | None = None
+    run: RunView | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StudyView:
+    """A study: its trials by number, the best of them, and how many are planned."""
+
+    study: str
+    trials: Sequence[TrialView]
+    planned: int | None = None
+    eta_seconds: float | None = None
+
+    @property
+    def best(self) -> TrialView | None:
+        """The complete trial of lowest objective."""
+        complete = [item for item in self.trials if item.state == "complete"]
+        scored = [item for item in complete if item.objective is not None]
+        return min(scored, key=lambda item: (item.objective or 0.0, item.number), default=None)
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it as plain values; trials name their runs."""
+        best = self.best
+        trials = [
+            {
+                "number": item.number, "state": item.state, "objective": item.objective,
+                "run": None if item.run is None else item.run.run,
+            }
+            for item in self.trials
+        ]  # fmt: skip
+        plain: dict[str, Any] = json_safe({
+            "study": self.study, "planned": self.planned, "eta_seconds": self.eta_seconds,
+            "best": None if best is None else best.number, "trials": trials,
+        })  # fmt: skip
+        return plain
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """All that is shown: runs, the newest first, and studies."""
+
+    runs: Sequence[RunView]
+    studies: Sequence[StudyView] = ()
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing goes on any more."""
+        going = any(run.state == "running" for run in self.runs)
+        return bool(self.runs) and not going
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        return {
+            "runs": [run.as_json() for run in self.runs],
+            "studies": [study.as_json() for study in self.studies],
+        }
+
+
+def take_frame(store: MetricsStore, runs: Path, watched: Iterable[str], *, events: int) -> Frame:
+    """What the store and the run directories say now.
+
+    Args:
+        store: What was recorded.
+        runs: The runs folder.
+        watched: Runs and studies, by their paths below it.
+        events: How many events of a run are shown.
+    """
+    views: list[RunView] = []
+    studies: list[str] = []
+    for run in watched:
+        folder = RunDirectory(runs / run)
+        if (folder.path / "status.json").is_file():
+            views.append(_run_view(store, folder, run, events))
+        elif (folder.path / "trials").is_dir():
+            studies.append(run)
+    views.sort(key=lambda view: (view.updated, view.run), reverse=True)
+    found = [_study_view(store, runs, study, views) for study in studies]
+    return Frame(views, sorted(found, key=lambda view: view.study))
+
+
+def _run_view(store: MetricsStore, folder: RunDirectory, run: str, events: int) -> RunView:
+    latest = store.latest(run)
+    status = _status(folder)
+    last = max(latest.values(), key=lambda item: item.time, default=None)
+    curves = {name: store.downsample(run, name, _POINTS) for name in CURVES if name in latest}
+    shown = [event for event in store.events(run, last=20 * events) if event.name not in _ORDINARY]
+    decisions = store.events(run, [DECISION], last=1)
+    return RunView(
+        run=run,
+        state=_state(folder, status),
+        step=max((item.step for item in latest.values()), default=0),
+        total=_total_steps(folder, status),
+        epoch=latest["epoch"].value if "epoch" in latest else None,
+        updated=last.time if last else 0.0,
+        rate=_rate(store, run, names.TRAIN_LOSS),
+        curves=curves,
+        best=store.best(run, names.VAL_MEL_LOSS),
+        decision=decisions[-1] if decisions else None,
+        events=shown[-events:],
+    )
+
+
+def _status(folder: RunDirectory) -> RunStatus | None:
+    try:
+        return folder.status()
+    except PipelineError:
+        return None
+
+
+def _state(folder: RunDirectory, status: RunStatus | None) -> str:
+    if status is None:
+        return "unknown"
+    if status.state != "running":
+        return status.state
+    try:
+        return "running" if folder.live else "killed"
+    except OSError:  # somebody else's, who does not let us lock it
+        return "running"
+
+
+def _total_steps(folder: RunDirectory, status: RunStatus | None) -> int | None:
+    told = status.facts.get("total_steps") if status else None
+    if told is None:
+        told = _parameter(folder.path / "params.yaml", "train", "max_steps")
+    return None if told is None else int(told)
+
+
+def _parameter(file: Path, section: str, name: str) -> Any:
+    try:
+        loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
+        return loaded[section][name]
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return None
+
+
+def _rate(store: MetricsStore, run: str, name: str) -> float | None:
+    """Steps per second over the last points, without the pauses between two processes."""
+    recent = store.window(run, name, _RATE_POINTS)
+    seconds, steps = np.diff(recent.times), np.diff(recent.steps)
+    good = seconds > 0
+    if not good.any():
+        return None
+    good &= seconds <= _PAUSE * float(np.median(seconds[good]))
+    return float(steps[good].sum() / seconds[good].sum())
+
+
+def _study_view(
+    store: MetricsStore, runs: Path, study: str, views: Sequence[RunView]
+) -> StudyView:
+    objectives = store.series(study, "objective")
+    scores = dict(zip(objectives.steps.tolist(), objectives.values.tolist(), strict=True))
+    ended = {
+        int(number): state
+        for state in ("complete", "pruned", "failed")
+        for number in store.series(study, state).steps.tolist()
+    }
+    going: dict[int, RunView] = {}
+    for view in views:
+        match = _TRIAL.fullmatch(view.run)
+        if match and match["study"] == study:
+            going.setdefault(int(match["number"]), view)  # the newest comes first
+    trials = [
+        TrialView(number, _trial_state(ended.get(number), run), scores.get(number), run)
+        for number in sorted(ended.keys() | going.keys())
+        for run in (going.get(number),)
+    ]
+    told = _parameter(runs / study / "trials" / "000" / "params.yaml", "tune", "trials")
+    planned = None if told is None else int(told)
+    return StudyView(study, trials, planned, _study_eta(trials, planned, len(ended)))
+
+
+def _trial_state(ended: str | None, run: RunView | None) -> str:
+    return ended or (run.state if run else "unknown")
+
+
+def _study_eta(trials: Sequence[TrialView], planned: int | None, ended: int) -> float | None:
+    """Seconds until all planned trials took as long as the middle one of those that ended."""
+    durations = [
+        float(curve.times[-1] - curve.times[0])
+        for item in trials
+        if item.run is not None and item.state in ("complete", "pruned")
+        for curve in (item.run.curves.get(names.TRAIN_LOSS),)
+        if curve is not None and len(curve) > 1
+    ]
+    if planned is None or not durations or ended >= planned:
+        return None
+    return (planned - ended) * float(np.median(durations))
+
+
+def _event(event: RunEvent) -> dict[str, Any]:
+    return {"step": event.step, "name": event.name, "time": event.time, "fields": event.fields}
