@@ -213,6 +213,15 @@ def show_table(title: str, results: Results, names: Sequence[str]) -> dict[str, 
     return scores
 
 
+def _within(interval: tuple[float, float], *, points: bool = False) -> str:
+    low, high = interval
+    return f"[{100 * low:+.2f}, {100 * high:+.2f}]" if points else f"[{low:.3f}, {high:.3f}]"
+
+
+def _short(name: str) -> str:
+    return name.replace(", told of the schedule", ", told").replace(" of plan", "")
+
+
 def show_families(
     jobs: Sequence[tuple[str, int, bool]], results: Results, names: Sequence[str]
 ) -> None:
@@ -322,7 +331,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--curves", type=int, default=500, help="synthetic ones; 2000 are judged")
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="of the synthetic ones")
-    parser.add_argument("--ablation-curves", type=int, default=300, help="of them, for ablations")
+    parser.add_argument("--ablation-curves", type=int, default=150, help="of them, for ablations")
     parser.add_argument("--real", type=Path, default=REAL, help="folder of real curves")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--figure", type=Path, help="write saved against right there, as PNG")

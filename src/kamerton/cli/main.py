@@ -9,6 +9,7 @@ from typer.exceptions import Abort, Exit, TyperException
 
 from kamerton import __version__
 from kamerton.cli.auto import add_auto_command
+from kamerton.cli.alerts import alerts_app
 from kamerton.cli.cache import cache_app
 from kamerton.cli.corrections import add_corrections_command
 from kamerton.cli.export import add_export_command
@@ -51,6 +52,7 @@ add_merge_command(app)
 add_voice_commands(app)
 add_export_command(app)
 app.add_typer(params_app, name="params", rich_help_panel="Project")
+app.add_typer(alerts_app, name="alerts", rich_help_panel="Project")
 app.add_typer(cache_app, name="cache", rich_help_panel="Project")
 app.add_typer(runs_app, name="runs", rich_help_panel="Project")
 app.add_typer(pipeline_app, name="pipeline", rich_help_panel="Kubernetes")

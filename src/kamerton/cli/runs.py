@@ -5,15 +5,25 @@ from typing import Annotated, Any
 
 import typer
 
+from kamerton.cli.advise import advise
 from kamerton.cli.output import print_json, print_pairs
+from kamerton.cli.replay import replay_command
+from kamerton.cli.voices import voices
+from kamerton.cli.watch import watch
 from kamerton.core.errors import PipelineError, ToolMissingError, UsageError
 from kamerton.core.progress import shown_progress
 from kamerton.tracking.metrics_file import read_records
 from kamerton.tracking.run_directory import RunDirectory, list_runs
 
 runs_app = typer.Typer(help="List, inspect and repeat training runs.", no_args_is_help=True)
+runs_app.command("advise", epilog="Example: kamerton runs advise data/analysis.json --json")(advise)
+runs_app.command("voices", epilog="Example: kamerton runs voices --json")(voices)
+runs_app.command("watch", epilog="Example: kamerton runs watch last --once")(watch)
 RunsFolder = Annotated[Path, typer.Option("--runs", help="Folder of runs.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
+runs_app.command("replay", epilog="Example: kamerton runs replay runs/ID --figure replay.png")(
+    replay_command
+)
 
 
 def _row(run: RunDirectory) -> dict[str, Any]:

@@ -80,6 +80,7 @@ class StopRulesParams(Section):
     not_finite: bool = Field(True, description="stop when the loss is no number")
     guard: bool = Field(True, description="do not stop a voice that has not aligned yet")
     falling: bool = Field(True, description="do not stop while a loss above its best comes down")
+    promise: bool = Field(True, description="do not stop while an improvement is to be expected")
     schedule: bool = Field(True, description="do not stop before a known drop of the learning rate")
 
 
@@ -138,7 +139,7 @@ class EarlyStoppingParams(Section):
         0.3, description="rise over the best, of the range so far, that is a divergence"
     )
     divergence_wait: Share = Field(
-        0.12, description="share of the plan since the best before a rise is a divergence"
+        0.1, description="share of the plan for which the loss stays so high in a divergence"
     )
     collapse_share: Share = Field(
         0.1, description="rise over the best, of the range so far, that makes a collapse final"

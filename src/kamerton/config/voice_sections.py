@@ -130,6 +130,13 @@ class TrackingParams(Section):
     wandb_project: str | None = Field(
         None, min_length=1, description="Weights & Biases project; null: off"
     )
+    register_best: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$",
+        description="name under which train registers each new best voice of a dataset in MLflow, "
+        "with its lineage and without an alias; that of promote.registered_model lets promote "
+        "take the same version over; null: only promote registers",
+    )
     alerts: AlertParams = Field(default_factory=AlertParams, description="who is told what")
 
     @field_validator("mlflow_uri")

@@ -169,11 +169,16 @@ class AlertManager:
                 kind=kind, text=text[:_MAX_TEXT], run=self._run, step=step, total=total,
                 fields=dict(fields or {}), files=tuple(files), time=time.time(),
             )  # fmt: skip
-            if key is None and kind not in _NEVER_EQUAL:
+            if self._policy.dedupe_seconds == 0:
+                key = None
+            elif key is None and kind not in _NEVER_EQUAL:
                 key = f"{kind}:{_NUMBER.sub('#', message.text)}"
             with self._changed:
+                # Else the sender is at work, or waits for a turn that this does not bring nearer.
+                news = any(box.empty for box in self._boxes)
                 self._take(message, key)
-                self._changed.notify_all()
+                if news:
+                    self._changed.notify_all()
         except Exception as error:  # a run does not end by what is said of it
             _LOG.warning("an alert (%s) was not taken: %s", kind, type(error).__name__)
 
@@ -181,7 +186,7 @@ class AlertManager:
         if self._ends_at is not None:
             self._dropped += len(self._boxes)
             return
-        if key is not None and self._policy.dedupe_seconds > 0:
+        if key is not None:
             known = self._repeats.get(key)
             if known is not None:  # the sender removes those that are over
                 known.count += 1
@@ -310,7 +315,7 @@ class AlertManager:
             left = sum(map(len, self._boxes))
             self._dropped += left
             for box in self._boxes:
-                box.waiting.clear()
+                box.clear()
             self._changed.notify_all()
         if left:
             _LOG.warning("%d alerts were not sent before the end", left)

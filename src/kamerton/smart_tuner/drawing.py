@@ -63,7 +63,9 @@ def baseline_point(tune: TuneParams, values: Point) -> dict[str, Choice]:
     return {name: dim.nearest(values[name]) for name, dim in tune.search_space.items()}
 
 
-def first_points(tune: TuneParams, values: Point, history: Sequence[Point]) -> list[dict[str, Choice]]:
+def first_points(
+    tune: TuneParams, values: Point, history: Sequence[Point]
+) -> list[dict[str, Choice]]:
     """The points of the first trials: the baseline, then those of other studies, each once.
 
     What a configuration of another study does not say is as in the baseline; what lies outside the

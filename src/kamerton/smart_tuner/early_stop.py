@@ -1,30 +1,26 @@
 """EarlyStopController: the stop decision as a hook of a run, and the only one that ends it early.
 
 At each evaluation it asks the controller of ``kamerton.stopping``, records what every voter said
-and why, and every few evaluations says in words how the run does.
+and why, and every few evaluations says in words how the run does. A run that diverges, loses its
+attention or its numbers may be mended: while recoveries are left it is given time for one.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Final
 
 from kamerton.config.stopping_section import EarlyStoppingParams
+from kamerton.config.train_section import RecoveryParams
 from kamerton.stopping import StopController
 from kamerton.stopping.types import Controller, Decision, Observation
 from kamerton.tracking import names
 from kamerton.tracking.hooks import Action, Alert, EvalFacts, Measure, Note, StepFacts, Stop
 
 DROP: Final = 0.5  # a fall of the learning rate to so much is one that curves answer with a fall
-_STATUS: Final = {
-    "not_converged": "not converged",
-    "converging": "converging",
-    "converged": "converged",
-    "diverging": "diverging",
-    "stalled": "stalled",
-}
+MENDABLE: Final = frozenset({"divergence", "collapse", "not_finite"})
 
 
 class EarlyStopController:
@@ -33,16 +29,27 @@ class EarlyStopController:
     name = "early_stop"
 
     def __init__(
-        self, controller: Controller, *, steps_per_epoch: float = 0.0, report_evaluations: int = 10
+        self,
+        controller: Controller,
+        *,
+        max_recoveries: int = 0,
+        mending_steps: float = 0.0,
+        steps_per_epoch: float = 0.0,
+        report_evaluations: int = 10,
     ) -> None:
         """Watch a run with ``controller``.
 
         Args:
             controller: Makes the decision; fed in optimiser steps.
+            max_recoveries: Interventions that the run's recovery may make; 0 for none.
+            mending_steps: How long one is waited for, from when the run should have ended.
             steps_per_epoch: For texts; 0 where epochs mean nothing.
             report_evaluations: Evaluations between two reports in words; 0 for none.
         """
         self._controller = controller
+        self._max_recoveries = max_recoveries
+        self._mending_steps = mending_steps
+        self._held: tuple[int, int] | None = None  # step and recoveries when it was first held
         self._steps_per_epoch = steps_per_epoch
         self._report_evaluations = report_evaluations
         self._evaluations = 0
@@ -54,13 +61,28 @@ class EarlyStopController:
         params: EarlyStoppingParams,
         total_steps: int,
         *,
+        interval: int,
         drops: Sequence[int] = (),
+        recovery: RecoveryParams | None = None,
         steps_per_epoch: float = 0.0,
         report_evaluations: int = 10,
     ) -> EarlyStopController:
-        """The one of a run of ``total_steps``; ``drops`` are steps at which its rate will fall."""
+        """The one of a run of ``total_steps``.
+
+        Args:
+            params: ``train.early_stopping``.
+            total_steps: The budget.
+            interval: Steps between evaluations.
+            drops: Steps at which the learning rate will fall; see `scheduled_drops`.
+            recovery: ``train.recovery``; None where there is none.
+            steps_per_epoch: See the constructor.
+            report_evaluations: See the constructor.
+        """
+        mends = recovery is not None and recovery.enabled
         return cls(
-            StopController(params, total_steps, drops=drops),
+            StopController(params, total_steps, interval, drops),
+            max_recoveries=recovery.max_recoveries if recovery and mends else 0,
+            mending_steps=recovery.cooldown_share * total_steps if recovery and mends else 0.0,
             steps_per_epoch=steps_per_epoch,
             report_evaluations=report_evaluations,
         )
@@ -70,23 +92,32 @@ class EarlyStopController:
 
     def on_eval(self, facts: EvalFacts) -> Sequence[Action]:
         """What the voters say, and Stop where the run should end here."""
+        before = self._controller.state()
         decision = self._controller.observe(observation_of(facts))
         self._evaluations += 1
-        actions: list[Action] = [
-            Note("decision", decision_fields(decision)),
-            Measure(decision_figures(decision)),
-        ]
+        if self._may_be_mended(decision, facts):
+            # As if it had not seen this: what said stop here is asked again at the next evaluation.
+            self._controller.restore(before)
+            why = f"held for a recovery: {decision.reason}"
+            decision = replace(decision, stop=False, guarded=True, reason=why)
+        fields = decision_fields(decision) | {"planned_steps": facts.total}
+        actions: list[Action] = [Note("decision", fields), Measure(decision_figures(decision))]
         if self._report_evaluations and self._evaluations % self._report_evaluations == 0:
             actions += self._report(decision, facts)
         if decision.stop and not self._stopped:
             self._stopped = True
-            actions += [
-                Stop(decision.cause, decision.reason),
-                Alert("stop", decision.reason, {"cause": decision.cause, "step": decision.step,
-                                                "best_step": decision.best_step,
-                                                "saved_steps": facts.total - facts.step}),
-            ]  # fmt: skip
+            actions += _stop(decision, facts)
         return actions
+
+    def _may_be_mended(self, decision: Decision, facts: EvalFacts) -> bool:
+        if not decision.stop or self._stopped or decision.cause not in MENDABLE:
+            # One evaluation without trouble is no end of it: only a recovery begins a new time.
+            return False
+        if facts.recoveries >= self._max_recoveries:
+            return False
+        if self._held is None or self._held[1] < facts.recoveries:
+            self._held = facts.step, facts.recoveries
+        return facts.step - self._held[0] < self._mending_steps
 
     def _report(self, decision: Decision, facts: EvalFacts) -> list[Action]:
         text = progress_text(
@@ -107,6 +138,7 @@ class EarlyStopController:
             "controller": self._controller.state(),
             "evaluations": self._evaluations,
             "stopped": self._stopped,
+            "held": None if self._held is None else list(self._held),
         }
 
     def restore(self, memory: Mapping[str, Any]) -> None:
@@ -114,6 +146,18 @@ class EarlyStopController:
         self._controller.restore(memory.get("controller", {}))
         self._evaluations = int(memory.get("evaluations", 0))
         self._stopped = bool(memory.get("stopped", False))
+        held = memory.get("held")
+        self._held = None if held is None else (int(held[0]), int(held[1]))
+
+
+def _stop(decision: Decision, facts: EvalFacts) -> list[Action]:
+    fields = {
+        "cause": decision.cause,
+        "step": decision.step,
+        "best_step": decision.best_step,
+        "saved_steps": facts.total - facts.step,
+    }
+    return [Stop(decision.cause, decision.reason), Alert("stop", decision.reason, fields)]
 
 
 def observation_of(facts: EvalFacts) -> Observation:
@@ -176,8 +220,10 @@ def progress_text(decision: Decision, *, total_steps: int, steps_per_epoch: floa
         return f"{steps / steps_per_epoch:.0f} epochs ({steps} steps)"
 
     planned = max(0, total_steps - decision.step)
-    status = _STATUS.get(decision.status, decision.status)
-    said = [f"status: {status}", f"overfitting risk: {decision.overfitting}"]
+    said = [
+        f"status: {decision.status.replace('_', ' ')}",
+        f"overfitting risk: {decision.overfitting}",
+    ]
     if decision.stop:
         said += [f"stop: {decision.reason}", f"saved: {amount(planned)}"]
     else:

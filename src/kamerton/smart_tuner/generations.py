@@ -20,29 +20,16 @@ a loop that is killed at any instant goes on as if nothing had happened. Call, f
 """
 
 import logging
-import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Final
 
-import yaml
-
-from kamerton.config.changes import factors_at
 from kamerton.config.schema import Params
 from kamerton.config.train_section import ChangeParams
-from kamerton.core.errors import (
-    InputMissingError,
-    ParamsError,
-    PipelineError,
-    StoppedError,
-    ToolMissingError,
-    UsageError,
-)
-from kamerton.core.files import read_json, sha256_file, sha256_json, write_text
+from kamerton.core.files import read_json, sha256_file, sha256_json
 from kamerton.core.progress import Progress, silent
-from kamerton.smart_tuner.fork import checkpoint_at, fork
+from kamerton.smart_tuner.fork import checkpoint_at
 from kamerton.smart_tuner.generation_plan import GenerationPlan
 from kamerton.smart_tuner.generation_tree import (
     FILE,
@@ -62,26 +49,18 @@ from kamerton.smart_tuner.param_scheduler import (
     cooled_down,
 )
 from kamerton.smart_tuner.recorder import StudyRecorder
-from kamerton.smart_tuner.study import StudyFolder, trial_params
-from kamerton.smart_tuner.trainer_wrapper import (
-    TrainerOutcome,
-    TrainerWrapper,
-    Watch,
-    evaluation_of,
+from kamerton.smart_tuner.stretch import (
+    CandidateError,
+    Stretch,
+    Stretches,
+    effective_factors,
+    evaluated,
 )
-from kamerton.tracking.metrics_file import read_records
+from kamerton.smart_tuner.study import StudyFolder, trial_params
 from kamerton.tracking.run_directory import RunDirectory, list_runs
 
-_FOLDER: Final = "generations"
 _TRUNK: Final = "trunk"
 _FINAL: Final = "final"
-_MADE_WITH: Final = "made_with"  # the trainer's event: what train.changes made of a step
-_EQUAL: Final = 1e-6  # relative; factors pass through a few products
-# A trainer that ends so would end so with any hyperparameters: not the candidate's fault.
-_ENVIRONMENT_FAULTS: Final = frozenset(
-    error.exit_code for error in (UsageError, InputMissingError, ToolMissingError)
-)
-
 _log = logging.getLogger("kamerton.tune")
 
 
@@ -125,31 +104,6 @@ class _LoopError(Exception):
     """No generation can follow; the message is a sentence for people."""
 
 
-class _CandidateError(Exception):
-    """A candidate has no score; the message is a reason for people."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Stretch:
-    """A piece of a run that one trainer makes.
-
-    Attributes:
-        label: Its folder.
-        parent: The run to go on from; None begins one.
-        from_step: Where it is cut.
-        to_step: Where this piece ends; the budget: it ends by itself.
-        changes: What it trains with.
-        evaluate_every: Steps between evaluations; None leaves those of a trial.
-    """
-
-    label: str
-    parent: RunDirectory | None
-    from_step: int
-    to_step: int
-    changes: tuple[ChangeParams, ...]
-    evaluate_every: int | None = None
-
-
 class _WarmLoop:
     def __init__(
         self, folder: StudyFolder, params: Params, best: TrialResult, objective: Objective,
@@ -157,22 +111,24 @@ class _WarmLoop:
         on_progress: Progress,
     ) -> None:  # fmt: skip
         self._folder, self._objective, self._recorder = folder, objective, recorder
-        self._command, self._stop, self._on_progress = list(command), stop, on_progress
+        self._on_progress = on_progress
         self._asked = params.tune.generations
         overrides = {} if best.number == 0 else dict(best.params)
         self._base = trial_params(params, overrides)
         total = _budget(folder, params, best.number)
         self._plan = GenerationPlan.of(self._asked, total)
         self._scheduler = ParamScheduler(self._base, seed=params.tune.seed)
-        self._path = folder.path / _FOLDER
+        self._stretches = Stretches(
+            folder, self._plan, self._scheduler, command=command, stop=stop, on_step=self._tell
+        )
         key = _key(folder, params, best)
         tree = GenerationTree.load(folder.path / FILE)
         if tree is None or tree.key != key:
-            shutil.rmtree(self._path, ignore_errors=True)
+            shutil.rmtree(self._stretches.path, ignore_errors=True)
             given = tuple(item.model_dump() for item in self._base.train.changes)
             tree = GenerationTree(key, best.number, best.objective or 0.0, total, changes=given)
         self._tree = tree
-        self._made = 0  # steps of stretches that are over, for the progress
+        self._made = 0  # for the progress: steps made beside those of the run under way
 
     def run(self) -> GenerationTree:
         """Everything that is not in the tree yet."""
@@ -211,7 +167,8 @@ class _WarmLoop:
         for number, delta in enumerate(deltas):
             if any(item.number == number for item in generation.candidates):
                 continue
-            self._made = self._plan.steps_before(index, number, self._asked.candidates)
+            before = self._plan.steps_before(index, number, self._asked.candidates)
+            self._made = before - generation.from_step
             candidate = Candidate(number, dict(delta), "failed")
             candidate = self._candidate(generation, candidate, parent)
             generation = replace(generation, candidates=(*generation.candidates, candidate))
@@ -232,8 +189,9 @@ class _WarmLoop:
         self._save(replace(tree, changes=tuple(item.model_dump() for item in changes)))
         self._recorder.generation_decided(generation)
         # Only the chosen one is gone on from, and the parent is not needed any more.
-        labels = {_label(index, item.number) for item in generation.candidates}
-        self._drop_checkpoints((labels | {generation.parent}) - {_label(index, chosen.number)})
+        others = [item for item in generation.candidates if item is not chosen]
+        labels = {_label(index, item.number) for item in others}
+        self._stretches.drop_checkpoints({*labels, generation.parent})
 
     def _proposals(self, index: int) -> list[dict[str, float]]:
         outcomes = [
@@ -250,11 +208,11 @@ class _WarmLoop:
     def _parent(self, index: int) -> RunDirectory:
         """The run that generation ``index`` goes on from, made if need be."""
         if index:
-            return self._run_of(self._tree.generations[index - 1].label)
+            return self._stretches.run_of(self._tree.generations[index - 1].label)
         start = self._plan.starts[0]
         try:
-            return self._train(_Stretch(_TRUNK, None, 0, start, self._tree.change_params))
-        except _CandidateError as failed:
+            return self._stretches.make(Stretch(_TRUNK, None, 0, start, self._tree.change_params))
+        except CandidateError as failed:
             raise _LoopError(
                 f"the best trial could not be repeated up to step {start}: {failed}"
             ) from failed
@@ -266,22 +224,22 @@ class _WarmLoop:
         index, start, end = generation.number - 1, generation.from_step, generation.to_step
         label = _label(index, candidate.number)
         changes = changed_from(self._tree.change_params, candidate.delta, self._share(index))
-        stretch = _Stretch(label, parent, start, end, changes)
+        stretch = Stretch(label, parent, start, end, changes)
 
         def begun(run: RunDirectory) -> None:
             sha256 = generation.parent_sha256
             self._recorder.candidate_started(generation.number, candidate, sha256, run)
 
         try:
-            run = self._train(stretch, begun)
+            run = self._stretches.make(stretch, begun)
             candidate = replace(
                 candidate, run=str(run.path.relative_to(self._folder.path)),
                 checkpoint_sha256=sha256_file(checkpoint_at(run, end)),
-                curve=self._curve(run, start, end), effective=_effective(run),
+                curve=self._curve(run, start, end), effective=effective_factors(run),
             )  # fmt: skip
             probe = self._probe(index, label, run, changes)
             candidate = replace(candidate, state="complete", probe=probe, score=score_of(probe))
-        except (_CandidateError, ObjectiveError) as failed:
+        except (CandidateError, ObjectiveError) as failed:
             candidate = replace(candidate, reason=str(failed))
             _log.warning("%s failed: %s", label, failed)
         self._recorder.candidate_finished(generation.number, end, candidate)
@@ -293,12 +251,12 @@ class _WarmLoop:
         """Objective by step of a cool-down, made on a copy of a candidate."""
         end, last = self._plan.end(index), self._plan.probe_end(index)
         cooled = cooled_down(changes, end, last, self._plan.total)
-        stretch = _Stretch(f"{label}-probe", run, end, last, cooled, self._plan.probe_interval)
-        probe = self._train(stretch)
+        stretch = Stretch(f"{label}-probe", run, end, last, cooled, self._plan.probe_interval)
+        probe = self._stretches.make(stretch)
         found = self._curve(probe, end, last)
         if not found:
-            raise _CandidateError("its cool-down recorded no evaluation")
-        self._drop_checkpoints({stretch.label})
+            raise CandidateError("its cool-down recorded no evaluation")
+        self._stretches.drop_checkpoints({stretch.label})
         return found
 
     def _finish(self) -> None:
@@ -311,11 +269,11 @@ class _WarmLoop:
             return
         try:
             end, total = self._plan.end(last), self._plan.total
-            run = self._train(
-                _Stretch(_FINAL, self._run_of(tree.generations[-1].label), end, total, changes)
-            )
+            self._made = self._plan.steps(self._asked.candidates) - total
+            parent = self._stretches.run_of(tree.generations[-1].label)
+            run = self._stretches.make(Stretch(_FINAL, parent, end, total, changes))
             objective = min(self._lineage(run).values())
-        except (_CandidateError, ObjectiveError) as failed:
+        except (CandidateError, ObjectiveError) as failed:
             self._close(replace(tree, verdict=f"the run with all changes failed: {failed}"))
             return
         kept = objective < tree.trial_objective
@@ -331,11 +289,11 @@ class _WarmLoop:
     def _close(self, tree: GenerationTree) -> None:
         self._save(tree)
         self._recorder.generations_finished(tree)
-        self._drop_checkpoints({path.name for path in self._path.iterdir()})
+        self._stretches.drop_checkpoints({path.name for path in self._stretches.path.iterdir()})
 
     def _lineage(self, final: RunDirectory) -> dict[int, float]:
         """Objective by step of the run that was gone on with, from the trunk to its end."""
-        trunk = self._run_of(_TRUNK)
+        trunk = self._stretches.run_of(_TRUNK)
         curve = self._curve(trunk, 0, self._plan.starts[0])
         for generation in self._tree.generations:
             chosen = generation.chosen
@@ -343,138 +301,18 @@ class _WarmLoop:
         last = self._plan.end(len(self._plan.starts) - 1)
         return curve | self._curve(final, last, self._plan.total)
 
-    # One trainer
-
-    def _train(
-        self, stretch: _Stretch, begun: Callable[[RunDirectory], None] = lambda _: None
-    ) -> RunDirectory:
-        """Make a stretch, or find it made; ``begun`` is told of the copy that it goes on with.
-
-        Raises:
-            _CandidateError: it did not get there, or not with what was asked.
-            StoppedError, PipelineError: see ``run_generations``.
-        """
-        command = self._prepare(stretch)
-        runs = self._path / stretch.label / "runs"
-        run = next(iter(list_runs(runs)), None)
-        if run is not None:
-            begun(run)
-        if run is None or not self._is_made(run, stretch):
-            wrapper = TrainerWrapper(command, runs=runs, log=self._log_of(stretch))
-            self._require_made(stretch, wrapper.run(self._watch(runs, stretch)))
-            run = next(iter(list_runs(runs)), None)
-        if run is None or not self._is_made(run, stretch):
-            raise _CandidateError(f"its trainer ended before step {stretch.to_step}")
-        self._require_effective(run, stretch)
-        return run
-
-    def _prepare(self, stretch: _Stretch) -> list[str]:
-        """Write the parameters and copy the parent; returns the trainer's command line."""
-        changed: dict[str, Any] = {
-            "train.changes": stretch.changes,
-            "train.checkpoint_interval_steps": self._plan.unit,
-            "train.keep_checkpoints": 8,
-            "train.early_stopping.enabled": False,  # its length is the generation's
-        }
-        if stretch.evaluate_every is not None:
-            changed["train.eval_interval_steps"] = stretch.evaluate_every
-        folder = self._path / stretch.label
-        resolved = self._scheduler.restart(changed).model_dump(mode="json")
-        file, runs = folder / "params.yaml", folder / "runs"
-        write_text(file, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
-        runs.mkdir(parents=True, exist_ok=True)
-        self._folder.share_cache(runs)
-        options = ["--params", str(file), "--runs", str(runs)]
-        if stretch.parent is None:
-            return [*self._command, *options]
-        if not list_runs(runs):
-            fork(stretch.parent, runs, stretch.from_step)
-        return [*self._command, *options, "--resume"]
-
-    def _watch(self, runs: Path, stretch: _Stretch) -> Watch:
-        total = self._plan.steps(self._asked.candidates)
-
-        def on_step(step: int) -> None:
-            done = self._made + max(0, min(step, stretch.to_step) - stretch.from_step)
-            self._on_progress(min(done, total), total, f"generations: {stretch.label}")
-
-        def enough() -> bool:
-            return any(self._is_made(run, stretch) for run in list_runs(runs)[:1])
-
-        return Watch(
-            on_evaluation=lambda _: False, on_step=on_step, on_run=lambda _: None,
-            stop=self._stop, enough=enough,
-        )  # fmt: skip
-
-    def _is_made(self, run: RunDirectory, stretch: _Stretch) -> bool:
-        """Whether the state that the stretch is to end with is there, with its evaluation."""
-        if stretch.to_step == self._plan.total:
-            return run.status().state == "finished"
-        if stretch.evaluate_every is not None:
-            return stretch.to_step in _evaluated(run)
-        return checkpoint_at(run, stretch.to_step).is_file()
-
-    def _require_made(self, stretch: _Stretch, outcome: TrainerOutcome) -> None:
-        if outcome.ending == "stopped":
-            raise StoppedError(
-                f"the search stopped on request in its generations ({stretch.label}); "
-                f"everything is kept in {self._folder.path}."
-            )
-        if outcome.ending != "failed":
-            return
-        refused = outcome.exit_code == ParamsError.exit_code
-        if refused or outcome.exit_code in _ENVIRONMENT_FAULTS:
-            raise PipelineError(
-                f"the trainer cannot go on (exit code {outcome.exit_code}):\n{outcome.message}",
-                hint=f"its whole output is in {self._log_of(stretch)}",
-            )
-        words = outcome.message.splitlines()[-1:] or [f"exit code {outcome.exit_code}"]
-        raise _CandidateError(f"its trainer failed: {words[0]}")
-
-    def _require_effective(self, run: RunDirectory, stretch: _Stretch) -> None:
-        """Compare what was asked with what the trainer read back from its optimiser."""
-        told = _told_factors(run)
-        if stretch.changes and not told:
-            raise _CandidateError("its trainer did not say what it trained with")
-        for step, effective in told.items():
-            asked = factors_at((step - 1) / self._plan.total, stretch.changes)
-            wrong = [
-                f"{name} × {found:g}, asked × {asked.get(name, 1.0):g}"
-                for name, found in effective.items()
-                if not math.isclose(found, asked.get(name, 1.0), rel_tol=_EQUAL)
-            ]
-            if wrong:
-                raise _CandidateError(f"step {step} was made with {'; '.join(wrong)}")
-
     def _curve(self, run: RunDirectory, after: int, until: int) -> dict[int, float]:
         """Objective by step of a run's evaluations in a stretch."""
         return {
             step: self._objective(values)
-            for step, values in _evaluated(run).items()
+            for step, values in evaluated(run).items()
             if after < step <= until
         }
 
-    def _run_of(self, label: str) -> RunDirectory:
-        """The run of a candidate or of the trunk.
-
-        Raises:
-            PipelineError: somebody removed it.
-        """
-        found = next(iter(list_runs(self._path / label / "runs")), None)
-        if found is None:
-            raise PipelineError(
-                f"{self._path / label} holds no run any more.",
-                hint=f"remove {self._folder.path / FILE} to make the generations again",
-            )
-        return found
-
-    def _log_of(self, stretch: _Stretch) -> Path:
-        return self._path / stretch.label / "trainer.log"
-
-    def _drop_checkpoints(self, labels: set[str]) -> None:
-        for label in labels:
-            for run in list_runs(self._path / label / "runs"):
-                shutil.rmtree(run.checkpoints, ignore_errors=True)
+    def _tell(self, stretch: Stretch, step: int) -> None:
+        total = self._plan.steps(self._asked.candidates)
+        done = self._made + min(step, stretch.to_step)
+        self._on_progress(min(done, total), total, f"generations: {stretch.label}")
 
 
 def _label(index: int, number: int) -> str:
@@ -494,24 +332,3 @@ def _key(folder: StudyFolder, params: Params, best: TrialResult) -> str:
     asked = params.tune.generations.model_dump(mode="json")
     total = _budget(folder, params, best.number)
     return sha256_json([best.number, dict(best.params), asked, total, params.tune.seed])
-
-
-def _evaluated(run: RunDirectory) -> dict[int, Mapping[str, float]]:
-    """The evaluations of a run by step."""
-    found = (evaluation_of(record) for record in read_records(run.metrics_file))
-    return {item.step: item.values for item in found if item is not None}
-
-
-def _told_factors(run: RunDirectory) -> dict[int, dict[str, float]]:
-    """What the trainer read back, by the step that it holds from."""
-    return {
-        record.step: {name: float(facts["factor"]) for name, facts in record.fields.items()}
-        for record in read_records(run.metrics_file)
-        if record.kind == "event" and record.name == _MADE_WITH and record.step is not None
-    }
-
-
-def _effective(run: RunDirectory) -> dict[str, float]:
-    """The last of it, without what was not changed."""
-    told = list(_told_factors(run).values())
-    return {name: factor for name, factor in told[-1].items() if factor != 1.0} if told else {}

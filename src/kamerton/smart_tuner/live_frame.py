@@ -20,13 +20,13 @@ from kamerton.tracking.metrics_file import json_safe
 from kamerton.tracking.run_directory import RunDirectory, RunStatus
 
 DECISION: Final = "decision"  # the event that holds the votes on stopping
-CURVES: Final = (
+CURVES: Final[tuple[str, ...]] = (
     names.VAL_MEL_LOSS, names.VAL_GATE_LOSS, names.VAL_LOSS, names.TRAIN_LOSS,
     names.ATTENTION_SCORE,
 )  # fmt: skip
 # Of every evaluation, or of bookkeeping: they would push out what one looks for.
 _ORDINARY: Final = frozenset({DECISION, "evaluating", "effective", "surroundings_changed"})
-_TRIAL: Final = re.compile(r"(?P<study>.+)/trials/(?P<number>\d+)/runs/[^/]+")
+_PART: Final = re.compile(r"(?P<study>.+)/(?P<kind>trials|generations)/(?P<label>[^/]+)/runs/[^/]+")
 _POINTS: Final = 200
 _RATE_POINTS: Final = 30
 _PAUSE: Final = 10.0  # times the usual time between two points: the run was interrupted
@@ -87,17 +87,21 @@ class RunView:
 
 @dataclass(frozen=True, slots=True)
 class TrialView:
-    """One trial of a study: ``state`` is complete, pruned, failed, or that of its run."""
+    """One part of a study: a trial, or a candidate of a generation, which has no number.
 
-    number: int
+    ``state`` is complete, pruned, failed, or that of its run.
+    """
+
+    label: str
     state: str
+    number: int | None = None
     objective: float | None = None
     run: RunView | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StudyView:
-    """A study: its trials by number, the best of them, and how many are planned."""
+    """A study: its trials by number and then its generations, and how many trials are planned."""
 
     study: str
     trials: Sequence[TrialView]
@@ -109,14 +113,15 @@ class StudyView:
         """The complete trial of lowest objective."""
         complete = [item for item in self.trials if item.state == "complete"]
         scored = [item for item in complete if item.objective is not None]
-        return min(scored, key=lambda item: (item.objective or 0.0, item.number), default=None)
+        return min(scored, key=lambda item: (item.objective or 0.0, item.number or 0), default=None)
 
     def as_json(self) -> dict[str, Any]:
         """All of it as plain values; trials name their runs."""
         best = self.best
         trials = [
             {
-                "number": item.number, "state": item.state, "objective": item.objective,
+                "label": item.label, "number": item.number, "state": item.state,
+                "objective": item.objective,
                 "run": None if item.run is None else item.run.run,
             }
             for item in self.trials
@@ -176,7 +181,6 @@ def _run_view(store: MetricsStore, folder: RunDirectory, run: str, events: int) 
     status = _status(folder)
     last = max(latest.values(), key=lambda item: item.time, default=None)
     curves = {name: store.downsample(run, name, _POINTS) for name in CURVES if name in latest}
-    shown = [event for event in store.events(run, last=20 * events) if event.name not in _ORDINARY]
     decisions = store.events(run, [DECISION], last=1)
     return RunView(
         run=run,
@@ -189,8 +193,22 @@ def _run_view(store: MetricsStore, folder: RunDirectory, run: str, events: int) 
         curves=curves,
         best=store.best(run, names.VAL_MEL_LOSS),
         decision=decisions[-1] if decisions else None,
-        events=shown[-events:],
+        events=_shown(store.events(run), events),
     )
+
+
+def _shown(events: Sequence[RunEvent], most: int) -> Sequence[RunEvent]:
+    """The last of some events, of "best" only the last."""
+    kept: list[RunEvent] = []
+    found_best = False
+    for event in reversed(events):
+        if len(kept) == most:
+            break
+        best = event.name == "best"
+        if event.name not in _ORDINARY and not (best and found_best):
+            kept.append(event)
+        found_best = found_best or best
+    return kept[::-1]
 
 
 def _status(folder: RunDirectory) -> RunStatus | None:
@@ -237,9 +255,7 @@ def _rate(store: MetricsStore, run: str, name: str) -> float | None:
     return float(steps[good].sum() / seconds[good].sum())
 
 
-def _study_view(
-    store: MetricsStore, runs: Path, study: str, views: Sequence[RunView]
-) -> StudyView:
+def _study_view(store: MetricsStore, runs: Path, study: str, views: Sequence[RunView]) -> StudyView:
     objectives = store.series(study, "objective")
     scores = dict(zip(objectives.steps.tolist(), objectives.values.tolist(), strict=True))
     ended = {
@@ -248,22 +264,27 @@ def _study_view(
         for number in store.series(study, state).steps.tolist()
     }
     going: dict[int, RunView] = {}
-    for view in views:
-        match = _TRIAL.fullmatch(view.run)
-        if match and match["study"] == study:
-            going.setdefault(int(match["number"]), view)  # the newest comes first
+    later: dict[str, RunView] = {}
+    for view in views:  # the newest comes first
+        match = _PART.fullmatch(view.run)
+        if match is None or match["study"] != study:
+            continue
+        if match["kind"] == "trials" and match["label"].isdecimal():
+            going.setdefault(int(match["label"]), view)
+        else:
+            later.setdefault(match["label"], view)
     trials = [
-        TrialView(number, _trial_state(ended.get(number), run), scores.get(number), run)
+        TrialView(
+            str(number), ended.get(number) or (run.state if run else "unknown"), number,
+            scores.get(number), run,
+        )
         for number in sorted(ended.keys() | going.keys())
         for run in (going.get(number),)
-    ]
+    ]  # fmt: skip
+    trials += [TrialView(label, later[label].state, run=later[label]) for label in sorted(later)]
     told = _parameter(runs / study / "trials" / "000" / "params.yaml", "tune", "trials")
     planned = None if told is None else int(told)
     return StudyView(study, trials, planned, _study_eta(trials, planned, len(ended)))
-
-
-def _trial_state(ended: str | None, run: RunView | None) -> str:
-    return ended or (run.state if run else "unknown")
 
 
 def _study_eta(trials: Sequence[TrialView], planned: int | None, ended: int) -> float | None:

@@ -93,6 +93,7 @@ class ControlRecord:
         next_change: The number of the evaluation from which a change may be made.
         trial: What is on trial.
         failed: What is not tried again: fault and parameter.
+        told: The faults of the last look, in the order of their names.
     """
 
     evaluations: int = 0
@@ -103,12 +104,14 @@ class ControlRecord:
     next_change: int = 0
     trial: Trial | None = None
     failed: tuple[tuple[str, str], ...] = ()
+    told: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
         values = dataclasses.asdict(self)
         values["recent"] = [dict(figures) for figures in self.recent]
         values["failed"] = [list(pair) for pair in self.failed]
+        values["told"] = list(self.told)
         return values
 
     @classmethod
@@ -119,6 +122,7 @@ class ControlRecord:
             given["trial"] = Trial(**given["trial"])
         given["recent"] = tuple(dict(figures) for figures in given.get("recent", ()))
         given["failed"] = tuple((fault, name) for fault, name in given.get("failed", ()))
+        given["told"] = tuple(given.get("told", ()))
         return cls(**given)
 
 
@@ -150,8 +154,8 @@ def decide(
         actions += told
     if record.evaluations % params.interval_evaluations == 0 and record.recent:
         issues = find_issues(_smoothed(record.recent), setting)
-        if issues:
-            actions.append(_told_of(issues))
+        record, told = _told_of(record, issues)
+        actions += told
         if record.trial is None and _may_change(record, before, facts, params):
             record, told = _changed(record, issues, facts, params, useless)
             actions += told
@@ -300,11 +304,13 @@ def _ended(
     return dataclasses.replace(record, failed=failed), [undone, *told]
 
 
-def _told_of(issues: Sequence[Issue]) -> Note:
-    return Note(
-        "quality_issues",
-        {"issues": {issue.fault.name: round(issue.severity, 3) for issue in issues}},
-    )
+def _told_of(record: ControlRecord, issues: Sequence[Issue]) -> tuple[ControlRecord, list[Action]]:
+    """Say which faults there are where they are others than those of the last look."""
+    found = tuple(sorted(issue.fault.name for issue in issues))
+    if found == record.told:
+        return record, []
+    severities = {issue.fault.name: round(issue.severity, 3) for issue in issues}
+    return dataclasses.replace(record, told=found), [Note("quality_issues", {"issues": severities})]
 
 
 class QualityController:

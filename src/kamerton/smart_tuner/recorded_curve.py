@@ -6,22 +6,35 @@ A run folder or its ``metrics.jsonl``, a folder of TensorBoard event files, or a
 
 from __future__ import annotations
 
+import bisect
 import csv
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Final
 
 from kamerton.core.errors import InputCorruptError, InputEmptyError, InputMissingError, UsageError
 from kamerton.smart_tuner.sources.protocol import Cursor, MetricEvent, MetricSource, Rewind
+from kamerton.stopping import Observation
 from kamerton.tracking import names, read_records
 from kamerton.tracking.quality import quality_of
 
 QUALITY: Final = "quality"  # the figure of merit, made of others
 _DEFAULTS: Final = (QUALITY, names.VAL_MEL_LOSS, names.VAL_LOSS)
 _EVENT_FILES: Final = "events.out.tfevents.*"
+_CSV_FORM: Final = "write one line per evaluation: step,value or step,value,attention"
 _FORMS: Final = "give a run folder, a metrics.jsonl, a folder of TensorBoard events or a CSV"
+
+# What an evaluation knows besides, by field of an observation.
+_PARTS: Final = {
+    "attention": names.ATTENTION_SCORE,
+    "premature": names.PREMATURE_STOPPING,
+    "runaway": names.RUNAWAY_SHARE,
+    "gate_f1": names.GATE_F1,
+    "monotonicity": names.ATTENTION_MONOTONICITY,
+}
 
 Series = dict[int, float]  # value by step
 
@@ -32,17 +45,23 @@ class RecordedCurve:
 
     Attributes:
         metric: What the values are.
-        steps: Of the evaluations, rising.
-        values: What is minimised, one per step; NaN where an evaluation gave no number.
-        attention: Free-running diagonality, one per step; None where it was not recorded at all.
+        observations: What the stop decision would have seen, steps rising; at least one.
         planned: The budget in steps; None where the record does not tell.
     """
 
     metric: str
-    steps: tuple[int, ...]
-    values: tuple[float, ...]
-    attention: tuple[float, ...] | None = None
+    observations: tuple[Observation, ...]
     planned: int | None = None
+
+    @property
+    def steps(self) -> list[int]:
+        """Of the evaluations."""
+        return [int(one.step) for one in self.observations]
+
+    @property
+    def values(self) -> list[float]:
+        """What is minimised; not finite where an evaluation gave no number."""
+        return [one.value for one in self.observations]
 
 
 def read_curve(path: Path, *, metric: str | None = None) -> RecordedCurve:
@@ -92,7 +111,7 @@ def _read_events(path: Path) -> dict[str, Series]:
         raise InputEmptyError(path, wanted="metrics.jsonl nor event files", hint=_FORMS)
     from kamerton.smart_tuner.sources.tensorboard import TensorBoardSource
 
-    return _drain(TensorBoardSource(folders[0]))
+    return _drain(TensorBoardSource(folders[0], run=path.name))
 
 
 def _drain(source: MetricSource) -> dict[str, Series]:
@@ -131,19 +150,41 @@ def _of_series(path: Path, series: Mapping[str, Series], metric: str | None) -> 
             f"{path} has no {asked}; it has {', '.join(sorted(known)[:20])}.",
             hint="name one of them with --metric",
         )
-    points = sorted(known[chosen].items())
-    attention = known.get(names.ATTENTION_SCORE)
-    steps = tuple(step for step, _ in points)
-    return RecordedCurve(
-        chosen,
-        steps,
-        tuple(value for _, value in points),
-        None if attention is None else tuple(attention.get(step, math.nan) for step in steps),
-    )
+    return RecordedCurve(chosen, _observations(known[chosen], known))
+
+
+def _observations(values: Series, known: Mapping[str, Series]) -> tuple[Observation, ...]:
+    """Evaluations with all that was recorded at their steps.
+
+    The training loss is the mean of what was recorded since the one before, and the learning rate
+    the last that was.
+    """
+    found: list[Observation] = []
+    losses = sorted(known.get(names.TRAIN_LOSS, {}).items())
+    rates = sorted(known.get(names.LEARNING_RATE, {}).items())
+    before = -1
+    for step, value in sorted(values.items()):
+        since = [loss for at, loss in losses if before < at <= step and math.isfinite(loss)]
+        rate = bisect.bisect_right(rates, step, key=lambda point: point[0])
+        found.append(
+            Observation(
+                step=step,
+                value=value,
+                train_loss=fmean(since) if since else None,
+                learning_rate=rates[rate - 1][1] if rate else None,
+                **{part: _number(known.get(name, {}).get(step)) for part, name in _PARTS.items()},
+            )
+        )
+        before = step
+    return tuple(found)
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else value
 
 
 def _read_csv(path: Path) -> RecordedCurve:
-    rows: list[tuple[float, ...]] = []
+    rows: list[tuple[float, float, float]] = []
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -163,14 +204,12 @@ def _read_csv(path: Path) -> RecordedCurve:
             raise _bad(path, f"line {number}: step {numbers[0]:g} does not follow {rows[-1][0]:g}")
         rows.append(numbers)
     if not rows:
-        raise InputEmptyError(path, wanted="evaluations", hint="one line per evaluation: step,value")
-    attention = tuple(row[2] for row in rows)
-    return RecordedCurve(
-        metric,
-        tuple(int(row[0]) for row in rows),
-        tuple(row[1] for row in rows),
-        None if all(math.isnan(value) for value in attention) else attention,
-    )
+        raise InputEmptyError(path, wanted="evaluations", hint=_CSV_FORM)
+    observations = [
+        Observation(step=int(step), value=value, attention=_number(attention))
+        for step, value, attention in rows
+    ]
+    return RecordedCurve(metric, tuple(observations))
 
 
 def _numbers(cells: list[str]) -> tuple[float, float, float] | None:
@@ -187,4 +226,4 @@ def _numbers(cells: list[str]) -> tuple[float, float, float] | None:
 
 
 def _bad(path: Path, problem: str) -> InputCorruptError:
-    return InputCorruptError(path, problem=problem, hint="one line per evaluation: step,value")
+    return InputCorruptError(path, problem=problem, hint=_CSV_FORM)

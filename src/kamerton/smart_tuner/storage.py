@@ -43,7 +43,9 @@ def open_shared_study(address: str, name: str) -> "optuna.Study":
             study_name=name, storage=storage, direction="minimize", load_if_exists=True
         )
     except ImportError as error:
-        raise ToolMissingError(f"{error.name or 'the driver'} (for tune.storage)", extra="tune") from error
+        raise ToolMissingError(
+            f"{error.name or 'the driver'} (for tune.storage)", extra="tune"
+        ) from error
     except PipelineError:
         raise
     except Exception as error:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,7 @@ def trial_params(params: Params, overrides: Mapping[str, Choice]) -> Params:
 
 @dataclass(frozen=True, slots=True)
 class StudyFolder:
-    """``runs/studies/<fingerprint>/``: journal.log, metrics.jsonl and trials/<number>/."""
+    """``runs/studies/<fingerprint>/``: journal.log, owner, metrics.jsonl and trials/<number>/."""
 
     path: Path
     runs: Path
@@ -50,6 +51,13 @@ class StudyFolder:
     def journal(self) -> Path:
         """The finished trials."""
         return self.path / "journal.log"
+
+    def owner(self) -> str:
+        """This folder's name among the tuners that share a study; made once."""
+        file = self.path / "owner"
+        if not file.exists():
+            write_text(file, f"{uuid.uuid4().hex}\n")
+        return file.read_text().strip()
 
     def trial(self, number: int) -> Path:
         """Folder of one trial."""

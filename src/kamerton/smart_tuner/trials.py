@@ -105,7 +105,7 @@ class RunningTrial:
     def rungs(self) -> dict[str, object]:
         """What the pruner noted about the trial, for its judgements of others."""
         frozen = self._judge_trial.study.get_trials(deepcopy=False)[self.number]
-        return dict(frozen.system_attrs)
+        return {key: value for key, value in frozen.system_attrs.items() if key != "fixed_params"}
 
     def conclude(self) -> tuple[TrialResult, Objective | None]:
         """The result and the objective it is measured by; the first good trial sets the scale."""

@@ -24,6 +24,7 @@ from kamerton.data.manifest import Dataset
 from kamerton.tracking import names
 
 if TYPE_CHECKING:
+    from kamerton.tracking.hooks import Hook
     from kamerton.training.state import TrainState
 
 _LOG = logging.getLogger("kamerton.train")
@@ -149,6 +150,8 @@ def train(
 
     from kamerton.core.stop import StopRequest
     from kamerton.smart_tuner.history import HISTORY_FILE
+    from kamerton.smart_tuner.quality_forecast import QualityForecast
+    from kamerton.smart_tuner.registry import register_best
     from kamerton.smart_tuner.run_record import record_run
     from kamerton.training.distributed import joined_world
     from kamerton.training.publish import publish
@@ -166,7 +169,11 @@ def train(
         run = session.find_run(resume=resume, anew=force and not resume)
         with run.hold() if world.main else contextlib.nullcontext():
             try:
-                state, reused = session.train(run, stop=stop, on_progress=on_progress)
+                hooks: list[Hook] = []
+                if world.main and not trial:
+                    past = runs / HISTORY_FILE
+                    hooks.append(QualityForecast.from_history(past, analysis, opened.card))
+                state, reused = session.train(run, stop=stop, on_progress=on_progress, hooks=hooks)
             except StoppedError as stopped:
                 if not force or resume:
                     raise
@@ -184,6 +191,9 @@ def train(
                     total_steps=session.total_steps, steps_per_epoch=session.data.steps_per_epoch,
                     ended=_ending(state, session.total_steps),
                 )  # fmt: skip
+                register_best(
+                    run, model, values, runs=runs, card=opened.card, params=session.params
+                )
     gave_up = state.recovery.gave_up
     if gave_up:
         _LOG.warning(

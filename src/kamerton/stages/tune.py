@@ -6,14 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kamerton.core.errors import (
-    InputMissingError,
-    ParamsError,
-    PipelineError,
-    StoppedError,
-    ToolMissingError,
-    UsageError,
-)
+from kamerton.core.errors import PipelineError, StoppedError
 from kamerton.core.files import file_lock, require_apart, require_new, sha256_json, write_text
 from kamerton.core.progress import Progress, silent
 from kamerton.core.stop import StopRequest
@@ -24,19 +17,14 @@ if TYPE_CHECKING:
 
     from kamerton.config.schema import Params
     from kamerton.smart_tuner.generation_tree import GenerationTree
-    from kamerton.smart_tuner.opt_engine import OptimizationEngine, RunningTrial, TrialResult
-    from kamerton.smart_tuner.recorder import StudyRecorder
+    from kamerton.smart_tuner.opt_engine import OptimizationEngine, TrialResult
     from kamerton.smart_tuner.study import StudyFolder
-    from kamerton.smart_tuner.trainer_wrapper import TrainerOutcome
+    from kamerton.smart_tuner.study_history import Lessons
     from kamerton.tracking.protocol import EndState
 
 # Part of the fingerprint: a new way of searching must not continue an old study.
-_STUDY_FORMAT = 1
+_STUDY_FORMAT = 2
 _FINGERPRINT_CHARS = 16
-# A trainer that ends so would end so with any hyperparameters: not the trial's fault.
-_ENVIRONMENT_FAULTS = {
-    error.exit_code for error in (UsageError, InputMissingError, ToolMissingError)
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,35 +114,50 @@ def tune(
     from kamerton.data.epoch_rule import read_recommended_epochs
     from kamerton.data.manifest import Dataset
     from kamerton.smart_tuner.generation_plan import GenerationPlan
-    from kamerton.smart_tuner.opt_engine import OptimizationEngine
+    from kamerton.smart_tuner.history import HISTORY_FILE
     from kamerton.smart_tuner.study import StudyFolder, baseline_of, best_of
+    from kamerton.smart_tuner.study_history import Lessons
 
     for output in (best_params, trials, report):
         require_new(output, force=force)
         require_apart(output, dataset, analysis)
-    content = Dataset.open(dataset).card["content_sha256"]
+    card = Dataset.open(dataset).card
     # What every trial's trainer will read; refused here, before any of them starts.
     epochs = read_recommended_epochs(analysis)
-    fingerprint = _fingerprint(params, content, epochs)
+    fingerprint = _fingerprint(params, card["content_sha256"], epochs)
     folder = StudyFolder(runs / "studies" / fingerprint, runs)
     GenerationPlan.of(params.tune.generations, params.tune.trial_steps)  # refused before the trials
     with file_lock(folder.path / ".lock"):
-        engine = OptimizationEngine(folder.journal, params, name=fingerprint)
-        if len(engine.finished()) >= params.tune.trials and best_of(engine.finished()) is None:
+        trainers = _Trainers(dataset, analysis, params)
+        lessons = Lessons.of(runs / HISTORY_FILE, analysis, card, params)
+        engine = _open(folder, params, lessons)
+        if engine.is_complete() and best_of(engine.finished()) is None and not params.tune.storage:
             folder.clear()  # it failed as a whole, and perhaps its cause is gone
-            engine = OptimizationEngine(folder.journal, params, name=fingerprint)
-        before = len(engine.finished())
-        if before < params.tune.trials:
-            _search(engine, folder, _Trainers(dataset, analysis, params), on_progress)
+            engine = _open(folder, params, lessons)
+        reused = engine.is_complete()
+        if not reused:
+            _search(engine, folder, trainers, on_progress)
         results = engine.finished()
         best = best_of(results)
         if best is None:
             raise _all_failed(results, folder)
-        trainers = _Trainers(dataset, analysis, params)
+        if not reused:
+            lessons.keep(fingerprint, results)
         tree = _generations(engine, folder, trainers, best, on_progress)
         _write_outputs(engine, results, best, params, best_params, trials, report, tree)
-    reused = before >= params.tune.trials
     return TuneReport(tuple(results), best, baseline_of(results), reused, tree)
+
+
+def _open(folder: StudyFolder, params: Params, lessons: Lessons) -> OptimizationEngine:
+    from kamerton.smart_tuner.opt_engine import OptimizationEngine
+
+    return OptimizationEngine(
+        folder.journal,
+        params,
+        name=folder.path.name,
+        history=lessons.first_trials(),
+        owner=folder.owner(),
+    )
 
 
 def _fingerprint(params: Params, content_sha256: str, epochs: int) -> str:
@@ -162,6 +165,10 @@ def _fingerprint(params: Params, content_sha256: str, epochs: int) -> str:
     from kamerton.core.environment import package_versions
 
     sections = params.model_dump(mode="json", include={"tune", "train", "audio", "text"})
+    # How many at a time and where it is kept may change while a study goes on.
+    for key in ("workers", "storage"):
+        del sections["tune"][key]
+    del sections["tune"]["generations"]  # the trials are the same, whatever comes after them
     content = {
         "format": _STUDY_FORMAT,
         "params": sections,
@@ -189,24 +196,24 @@ def _search(
 ) -> None:
     """Run the trials that the study still lacks."""
     from kamerton.smart_tuner.recorder import StudyRecorder
+    from kamerton.smart_tuner.study import trainer_command
+    from kamerton.smart_tuner.trial_pool import TrialPool
 
     recorder = StudyRecorder(folder, trainers.params)
-    state = "failed"
+    state: EndState = "failed"
     try:
         with StopRequest() as stop:
-            recorder.trials_finished(engine.finished())
-            while trial := engine.next_trial():
-                _run_trial(trial, folder, trainers, recorder, stop, on_progress)
-                engine.finish(trial)
-                results = engine.finished()
-                recorder.trials_finished(results)
-                folder.tidy(results)
+            TrialPool(
+                engine, folder, trainers.params,
+                command=trainer_command(trainers.dataset, trainers.analysis),
+                recorder=recorder, stop=lambda: stop.requested, on_progress=on_progress,
+            ).run()  # fmt: skip
         state = "finished"
     except (StoppedError, KeyboardInterrupt):
         state = "stopped"
         raise
     finally:
-        recorder.close(state)  # type: ignore[arg-type]
+        recorder.close(state)
 
 
 def _generations(
@@ -242,78 +249,6 @@ def _generations(
     finally:
         recorder.close(state)
     return tree
-
-
-def _run_trial(
-    trial: RunningTrial,
-    folder: StudyFolder,
-    trainers: _Trainers,
-    recorder: StudyRecorder,
-    stop: StopRequest,
-    on_progress: Progress,
-) -> None:
-    """Train one trial to its end; ``trial`` takes what it records.
-
-    Raises:
-        StoppedError: we were asked to stop.
-        PipelineError: the trainer cannot work here, whatever the hyperparameters.
-    """
-    from kamerton.smart_tuner.study import trainer_command
-    from kamerton.smart_tuner.trainer_wrapper import TrainerWrapper, Watch
-
-    tune = trainers.params.tune
-    note = f"trial {trial.number + 1} of {tune.trials}"
-
-    def on_step(step: int) -> None:
-        done = trial.number * tune.trial_steps + min(step, tune.trial_steps)
-        on_progress(done, tune.trials * tune.trial_steps, note)
-
-    on_step(0)
-    command = trainer_command(trainers.dataset, trainers.analysis)
-    wrapper = TrainerWrapper(
-        command + folder.prepare(trial, trainers.params),
-        runs=folder.trial_runs(trial.number),
-        log=folder.log(trial.number),
-    )
-    outcome = wrapper.run(
-        Watch(
-            on_evaluation=trial.report,
-            on_step=on_step,
-            on_run=lambda run: recorder.trial_started(trial.number, run),
-            stop=lambda: stop.requested,
-        )
-    )
-    _take_outcome(trial, outcome, folder, recorder, tune.trials)
-
-
-def _take_outcome(
-    trial: RunningTrial,
-    outcome: TrainerOutcome,
-    folder: StudyFolder,
-    recorder: StudyRecorder,
-    trials: int,
-) -> None:
-    if outcome.ending == "stopped":
-        recorder.trial_stopped(trial.number)
-        raise StoppedError(
-            f"the search stopped on request in trial {trial.number + 1} of {trials}; "
-            f"everything is kept in {folder.path}."
-        )
-    if outcome.ending != "failed":
-        return
-    log = folder.log(trial.number)
-    # The baseline runs the user's own parameters: if those are wrong, all trials are.
-    wrong_params = outcome.exit_code == ParamsError.exit_code and not trial.overrides
-    if wrong_params or outcome.exit_code in _ENVIRONMENT_FAULTS:
-        raise PipelineError(
-            f"the trainer cannot run (exit code {outcome.exit_code}):\n{outcome.message}",
-            hint=f"its whole output is in {log}",
-        )
-    trial.fail(f"the trainer ended with {_exit_words(outcome.exit_code)}")
-
-
-def _exit_words(code: int) -> str:
-    return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
 def _all_failed(results: Sequence[TrialResult], folder: StudyFolder) -> PipelineError:

@@ -224,6 +224,7 @@ class StopController:
             patience_steps=patience_steps,
             borne=self._waited() / patience_steps,
             falling=self._falling,
+            ahead=self._ahead,
         )
 
     def _decision(self, step: int, cause: str, reason: str) -> Decision:

@@ -25,6 +25,7 @@ class Memory:
     def __init__(self, planned: float, interval: float) -> None:
         self._planned = planned
         size = max(1, int(planned / interval / CHECKS))
+        self._blocks = planned / interval / size
         self._whole = WholeCurve()
         self._recent = {name: RecentBlocks(size, KEPT_BLOCKS) for name in _SERIES}
         self.evaluations = 0
@@ -99,6 +100,7 @@ class Memory:
         return View(
             step=self.step,
             planned=self._planned,
+            blocks=self._blocks,
             evaluations=self.evaluations,
             start=self._start,
             best=self.best,

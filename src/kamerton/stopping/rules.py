@@ -16,6 +16,7 @@ from kamerton.stopping.voters.overfitting import Assessment
 
 HARD_CHECKS = 3  # in a row, before a hard rule believes what it sees
 FORECAST_CHECKS = 2
+PROMISE = 0.5  # probability of an improvement that is waited for
 FALLING_PATIENCES = 2.0  # for how long a loss that comes down is waited for
 _EVIDENT = 1.0  # of the range: a loss above where it began
 _FALLING = -1.0  # Z below which a loss that is high comes down again
@@ -52,12 +53,14 @@ def diverges(now: Situation, params: EarlyStoppingParams) -> bool:
     view = now.view
     if view.recent.size < 4 or view.span <= 0.0:  # noqa: PLR2004 - a trend needs four
         return False
-    risen = (float(view.recent[-1]) - view.best) / view.span
-    wait = params.divergence_wait * (0.5 if risen > _EVIDENT else 1.0)
+    above = (view.recent - view.best) / view.span
+    lasts = params.divergence_wait * (0.4 if above[-1] > _EVIDENT else 1.0)
+    stretch = max(HARD_CHECKS, round(lasts * view.blocks))
     return (
-        risen > params.divergence_share
-        and now.waited > wait * view.planned
+        above.size >= stretch
+        and float(above[-stretch:].min()) > params.divergence_share
         and trend(view.recent[-12:]) > _FALLING
+        and trend(view.recent[-6:]) > _FALLING
     )
 
 
@@ -118,9 +121,8 @@ def forecast_objection(now: Situation, params: EarlyStoppingParams) -> str:
         or now.cusum.alarmed("rising", _RECENT_ALARM)
     ):
         return "the level has just changed"
-    if view.recent.size and float(np.mean(view.recent[-3:])) > view.best + own.max_misfit * max(
-        view.span, 0.0
-    ) + 3.0 * view.noise:
+    lowest = min(float(view.values.min()), float(view.recent.min()))
+    if float(np.mean(view.recent[-3:])) > lowest + own.max_misfit * view.span + 3.0 * view.noise:
         return "the loss is above its best"
     return ""
 
@@ -135,6 +137,7 @@ def guard(
     patience_steps: float,
     borne: float,
     falling: bool,
+    ahead: Outlook | None,
 ) -> str:
     """Why no patience may run out now; "" where it may.
 
@@ -147,6 +150,7 @@ def guard(
         patience_steps: As it is now.
         borne: Steps without anything better, in patiences.
         falling: The loss has a trend downwards.
+        ahead: The forecast; None where there is none.
     """
     if evaluations < params.min_evaluations:
         return f"only {evaluations} evaluations"
@@ -156,6 +160,8 @@ def guard(
         return f"the learning rate drops in {next_drop:g}"
     if params.rules.falling and falling and borne < FALLING_PATIENCES:
         return "the loss is coming down"
+    if params.rules.promise and ahead and ahead.probability > PROMISE and borne < FALLING_PATIENCES:
+        return f"an improvement is to be expected ({ahead.probability:.0%})"
     return ""
 
 

@@ -22,6 +22,7 @@ class View:
     Attributes:
         step: Of the evaluation.
         planned: Steps of the whole plan.
+        blocks: Of the length of those in ``recent``, how many make a plan.
         evaluations: How many with a finite value there were.
         start: The first value.
         best: The lowest.
@@ -42,6 +43,7 @@ class View:
 
     step: float
     planned: float
+    blocks: float
     evaluations: int
     start: float
     best: float

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 NAME_TAG = "registered_model"
 MODEL_TAG = "model.sha256"
 EVALUATION_TAG = "evaluation.sha256"
+UNEVALUATED_TAG = "registered.unevaluated"  # of a run
 PREVIOUS_TAG = "promotion.previous_champion"
 MODEL_FOLDER = "model"
 EVALUATION_FOLDER = "evaluation"
@@ -85,6 +86,17 @@ class ModelRegistry:
             experiment=tracking.experiment,
         )
 
+    @classmethod
+    def of_name(cls, tracking: TrackingParams, name: str) -> ModelRegistry:
+        """The registered voice ``name``, for those who have no business with its alias.
+
+        Raises:
+            ParamsError: MLflow is switched off.
+        """
+        from kamerton.config.schema import PromoteParams
+
+        return cls.of(tracking, PromoteParams(registered_model=name))
+
     @property
     def exists(self) -> bool:
         """False for a database file that is not there yet: nothing can be registered in it."""
@@ -135,6 +147,39 @@ class ModelRegistry:
             found = self._client().search_model_versions(query)
         return min(map(_version, found), key=lambda one: int(one.version), default=None)
 
+    def find_unevaluated(self, model_sha256: str) -> RegisteredVersion | None:
+        """The version with this model that was not evaluated yet; the oldest, if several."""
+        if not self.exists:
+            return None
+        query = f"name='{self.name}' and tags.`{MODEL_TAG}`='{model_sha256}'"
+        with _explained(self.uri):
+            found = map(_version, self._client().search_model_versions(query))
+            waiting = [one for one in found if EVALUATION_TAG not in one.tags]
+        return min(waiting, key=lambda one: int(one.version), default=None)
+
+    def register_model(
+        self, model: Path, *, tags: Mapping[str, str], metrics: Mapping[str, float]
+    ) -> RegisteredVersion:
+        """Store a voice that was not evaluated yet; ``register`` later adds its evaluation.
+
+        Args:
+            model: The exported voice's folder.
+            tags: Lineage; must hold ``MODEL_TAG``. One version per model is made.
+            metrics: Figures to show beside the run.
+        """
+        client = self._client()
+        query = f"name='{self.name}' and tags.`{MODEL_TAG}`='{tags[MODEL_TAG]}'"
+        if self.exists:
+            with _explained(self.uri):
+                known = list(map(_version, client.search_model_versions(query)))
+            if known:
+                return min(known, key=lambda one: int(one.version))
+        mine = {NAME_TAG: self.name, MODEL_TAG: tags[MODEL_TAG], UNEVALUATED_TAG: "true"}
+        run_id = self._run(client, tags, mine, f"best of {self.name}")
+        with _explained(self.uri):
+            client.log_artifacts(run_id, str(model), MODEL_FOLDER)
+        return self._finish(client, run_id, tags, metrics)
+
     def register(
         self,
         model: Path,
@@ -144,6 +189,8 @@ class ModelRegistry:
         metrics: Mapping[str, float],
     ) -> RegisteredVersion:
         """Store a voice with its evaluation as a new version, or finish one that was begun.
+
+        A version of this model that waits for its evaluation is given it, and stays the only one.
 
         Args:
             model: The exported voice's folder.
@@ -155,10 +202,25 @@ class ModelRegistry:
         if found is not None:
             return found
         client = self._client()
-        run_id = self._run(client, tags)
+        waiting = self.find_unevaluated(tags[MODEL_TAG])
+        if waiting is not None:
+            return self._evaluated(client, waiting, evaluation, tags, metrics)
+        mine = {NAME_TAG: self.name, **{tag: tags[tag] for tag in (MODEL_TAG, EVALUATION_TAG)}}
+        run_id = self._run(client, tags, mine, f"promote {self.name}")
         with _explained(self.uri):
             client.log_artifacts(run_id, str(model), MODEL_FOLDER)
             client.log_artifacts(run_id, str(evaluation), EVALUATION_FOLDER)
+        return self._finish(client, run_id, tags, metrics)
+
+    def _finish(
+        self,
+        client: MlflowClient,
+        run_id: str,
+        tags: Mapping[str, str],
+        metrics: Mapping[str, float],
+    ) -> RegisteredVersion:
+        """Make a version of a run whose files are stored."""
+        with _explained(self.uri):
             for name, value in metrics.items():
                 client.log_metric(run_id, name, value)
             client.set_terminated(run_id)
@@ -168,6 +230,23 @@ class ModelRegistry:
                 self.name, source=source, run_id=run_id, tags=dict(tags)
             )
         return _version(made)
+
+    def _evaluated(
+        self,
+        client: MlflowClient,
+        version: RegisteredVersion,
+        evaluation: Path,
+        tags: Mapping[str, str],
+        metrics: Mapping[str, float],
+    ) -> RegisteredVersion:
+        """Give a version its evaluation; the tag that says so comes last."""
+        with _explained(self.uri):
+            client.log_artifacts(version.run_id, str(evaluation), EVALUATION_FOLDER)
+            for name, value in metrics.items():
+                client.log_metric(version.run_id, name, value)
+            for name in sorted(tags, key=lambda tag: tag == EVALUATION_TAG):
+                client.set_model_version_tag(self.name, version.version, name, tags[name])
+            return _version(client.get_model_version(self.name, version.version))
 
     def crown(self, version: RegisteredVersion, *, previous: RegisteredVersion | None) -> None:
         """Give ``version`` the alias, after noting on it where to go back to."""
@@ -215,20 +294,16 @@ class ModelRegistry:
                 self._opened = connect(self.uri)
         return self._opened
 
-    def _run(self, client: MlflowClient, tags: Mapping[str, str]) -> str:
-        """The run of a registration that was cut off, or a new one."""
-        mine = {
-            NAME_TAG: self.name,
-            MODEL_TAG: tags[MODEL_TAG],
-            EVALUATION_TAG: tags[EVALUATION_TAG],
-        }
+    def _run(
+        self, client: MlflowClient, tags: Mapping[str, str], mine: Mapping[str, str], name: str
+    ) -> str:
+        """The run of a registration that was cut off, told by the tags ``mine``, or a new one."""
         query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in mine.items())
         with _explained(self.uri):
             experiment = experiment_id(client, self.uri, self._experiment)
             begun = client.search_runs([experiment], query)
             if begun:
                 return str(begun[-1].info.run_id)
-            name = f"promote {self.name}"
             made = client.create_run(experiment, tags={**tags, **mine}, run_name=name)
             return str(made.info.run_id)
 

@@ -99,6 +99,31 @@ def _recovery_effect(record: Record) -> Happening:
     return Happening(record.step, what, words(before_and_after), undone)
 
 
+def _intervention(record: Record) -> Happening:
+    fields = record.fields
+    return Happening(
+        record.step, f"quality: {str(fields['issue']).replace('_', ' ')}",
+        f"{fields['measure']}: {_word(fields['measured'])}",
+        f"{str(fields['parameter']).replace('_', ' ')} from {_word(fields['factor_before'])} to "
+        f"{_word(fields['factor'])} times its value: {fields['why']}",
+    )  # fmt: skip
+
+
+def _intervention_effect(record: Record) -> Happening:
+    fields = record.fields
+    before, after = _word(fields["measured_before"]), _word(fields["measured"])
+    what = str(fields["parameter"]).replace("_", " ")
+    return Happening(
+        record.step, f"quality: {str(fields['issue']).replace('_', ' ')}, checked",
+        f"{fields['reason']}: {before} before, {after} now", f"{what}: {fields['outcome']}",
+    )  # fmt: skip
+
+
+def _quality_issues(record: Record) -> Happening:
+    found = words(record.fields["issues"]) or "none is left"
+    return Happening(record.step, "faults found", f"severity of each: {found}")
+
+
 def _stop(record: Record) -> Happening:
     return Happening(
         record.step, f"stop: {str(record.fields.get('cause', '')).replace('_', ' ')}",
@@ -145,6 +170,9 @@ _DESCRIBED: Final[Mapping[str, Callable[[Record], Happening]]] = {
     "phase": _phase,
     "recovery": _recovery,
     "recovery_effect": _recovery_effect,
+    "intervention": _intervention,
+    "intervention_effect": _intervention_effect,
+    "quality_issues": _quality_issues,
     "report": _report,
     "stop": _stop,
     "warm_start": _warm_start,

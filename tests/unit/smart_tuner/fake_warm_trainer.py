@@ -38,15 +38,15 @@ class Trainer:
         self.total = train["max_steps"]
         self.changes = [ChangeParams.model_validate(item) for item in train["changes"]]
         last = run.checkpoints / "last.pt"
-        self.state = {"step": 0, "loss": 1.0}
+        self.step, self.loss = 0, 1.0
         if last.exists():
-            self.state = json.loads(last.read_text())
+            self.step, self.loss = json.loads(last.read_text())
         begun = run.metrics_file.exists()
-        self.tracker = JsonlTracker(run.path, resume_step=self.state["step"] if begun else None)
+        self.tracker = JsonlTracker(run.path, resume_step=self.step if begun else None)
         self.told: dict[str, float] | None = None
 
     def factor(self) -> float:
-        factors = factors_at(self.state["step"] / self.total, self.changes)
+        factors = factors_at(self.step / self.total, self.changes)
         asked = factors.get("learning_rate", 1.0)
         used = 1.0 if os.environ.get("FAKE_FORGET") else asked
         if self.changes and self.told != factors:
@@ -54,17 +54,16 @@ class Trainer:
             facts = {"learning_rate": {"value": used * 1e-3, "factor": used}}
             rest = {name: {"value": x, "factor": x} for name, x in factors.items()}
             fields = rest | facts
-            self.tracker.log_event("made_with", step=self.state["step"] + 1, **fields)
+            self.tracker.log_event("made_with", step=self.step + 1, **fields)
         return used
 
     def one_step(self) -> None:
         time.sleep(float(os.environ.get("FAKE_STEP_SECONDS", "0")))
         factor = self.factor()
-        step = self.state["step"] + 1
-        loss = self.state["loss"] * (1 - 0.01 * factor)
+        self.step = step = self.step + 1
+        self.loss *= 1 - 0.01 * factor
         if os.environ.get("FAKE_HARM_LATE") and step > 0.97 * self.total and self.changes:
-            loss = 2.0
-        self.state = {"step": step, "loss": loss}
+            self.loss = 2.0
         self.tracker.log_metrics({LEARNING_RATE: factor * 1e-3}, step)
         if step % self.train["eval_interval_steps"] == 0 or step == self.total:
             self.evaluate(factor)
@@ -73,9 +72,9 @@ class Trainer:
             self.save("last.pt")
 
     def evaluate(self, factor: float) -> None:
-        step = self.state["step"]
+        step = self.step
         noise = 0.001 * math.sin(12.9898 * step)
-        loss = 0.3 + self.state["loss"] + 0.2 * factor + noise
+        loss = 0.3 + self.loss + 0.1 * factor + noise
         if factor > float(os.environ.get("FAKE_NAN_FROM", "inf")):
             loss = math.nan
         values = {VAL_MEL_LOSS: loss, ATTENTION_SCORE: 0.9, GATE_F1: 0.9}
@@ -84,11 +83,11 @@ class Trainer:
     def save(self, name: str) -> None:
         path = self.run.checkpoints / name
         path.parent.mkdir(exist_ok=True)
-        path.with_suffix(".tmp").write_text(json.dumps(self.state))
+        path.with_suffix(".tmp").write_text(json.dumps([self.step, self.loss]))
         os.replace(path.with_suffix(".tmp"), path)
 
     def go(self) -> int:
-        while self.state["step"] < self.total:
+        while self.step < self.total:
             self.one_step()
             if stopped:
                 self.save("last.pt")
@@ -96,9 +95,19 @@ class Trainer:
         return self.end("finished", 0)
 
     def end(self, state: Any, code: int) -> int:
-        self.run.write_status(state, step=self.state["step"])
+        self.run.write_status(state, step=self.step)
         self.tracker.close(state)
         return code
+
+
+def opened(params: Path, runs: Path) -> Trainer:
+    """The trainer on the run below ``runs``, or on a new one."""
+    values = yaml.load(params.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    known = list_runs(runs)
+    run = known[0] if known else RunDirectory.create(
+        runs, name="fake-trial", fingerprint="f" * 16, params=values
+    )  # fmt: skip
+    return Trainer(run, values["train"])
 
 
 def main() -> int:
@@ -108,18 +117,12 @@ def main() -> int:
     parser.add_argument("--resume", action="store_true")
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, take)
-    params = yaml.safe_load(arguments.params.read_text())
-    known = list_runs(arguments.runs)
-    if arguments.resume and not known:
+    if arguments.resume and not list_runs(arguments.runs):
         print("error: nothing to resume", file=sys.stderr)
         return 2
-    run = known[0] if known else RunDirectory.create(
-        arguments.runs, name="fake-trial", fingerprint="f" * 16, params=params
-    )  # fmt: skip
-    with run.hold(), (arguments.runs / "starts").open("a") as starts:
-        starts.write("x")
-        starts.flush()
-        return Trainer(run, params["train"]).go()
+    trainer = opened(arguments.params, arguments.runs)
+    with trainer.run.hold():
+        return trainer.go()
 
 
 if __name__ == "__main__":

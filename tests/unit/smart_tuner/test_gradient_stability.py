@@ -168,7 +168,7 @@ def test_an_episode_that_is_not_finite_is_another_alert() -> None:
 
 def test_many_episodes_do_not_fill_the_record() -> None:
     hook = GradientStabilityMonitor(PARAMS)
-    step_all(hook, [1.0] * 20 + ([50.0] * 3 + [1.0]) * 20)
+    step_all(hook, [1.0] * 200 + ([50.0] * 3 + [1.0]) * 20)
     actions = evaluated(hook)
     assert sum(isinstance(action, Note) for action in actions) == KEPT_EPISODES
     assert [a.fields["episodes"] for a in actions if isinstance(a, Alert)] == [20]

@@ -121,7 +121,7 @@ def _post(url: str, body: bytes, content_type: str, timeout: float, deadline: De
         if deadline.passed:  # what was read is what came until then
             raise TimeoutError
         if answer.length and len(start) < _MAX_ANSWER_BYTES:
-            raise http.client.RemoteDisconnected
+            raise http.client.IncompleteRead(start)
         return Answer(answer.status, _seconds(answer.headers.get("Retry-After")), start)
 
 

@@ -26,7 +26,10 @@ class Outbox:
         self, channel: Channel, *, size: int, attempts: int, per_minute: int, backoff: float
     ) -> None:
         self.channel = channel
-        self.waiting: deque[Message] = deque()
+        # Apart, so that room is made without a search; numbers keep the order of the two.
+        self._important: deque[tuple[int, Message]] = deque()
+        self._unimportant: deque[tuple[int, Message]] = deque()
+        self._number = 0
         self.current: Message | None = None  # the one being sent; no overflow takes it
         self.parts: deque[Part] | None = None  # those of it that are left; None: not made yet
         self._size, self._attempts, self._backoff = size, attempts, backoff
@@ -39,27 +42,41 @@ class Outbox:
     @property
     def empty(self) -> bool:
         """Whether there is nothing to send."""
-        return self.current is None and not self.waiting
+        return self.current is None and not self._important and not self._unimportant
+
+    @property
+    def waiting(self) -> int:
+        """Messages besides the one that is being sent."""
+        return len(self._important) + len(self._unimportant)
 
     def __len__(self) -> int:
-        return len(self.waiting) + (self.current is not None)
+        return self.waiting + (self.current is not None)
 
     def add(self, message: Message) -> int:
         """Let a message wait; how many had to go for it: the oldest unimportant, or the oldest."""
-        self.waiting.append(message)
-        if len(self.waiting) <= self._size:
+        queue = self._unimportant if message.kind in UNIMPORTANT else self._important
+        queue.append((self._number, message))
+        self._number += 1
+        if self.waiting <= self._size:
             return 0
-        place = next((i for i, m in enumerate(self.waiting) if m.kind in UNIMPORTANT), 0)
-        del self.waiting[place]
+        (self._unimportant or self._important).popleft()
         return 1
 
     def hurry(self) -> int:
         """Leave out what there is no time for at the end; how many."""
-        surplus = len(self.waiting) - _LAST_MESSAGES
-        old = [place for place, m in enumerate(self.waiting) if m.kind in UNIMPORTANT]
-        dropped = set(old[: max(0, surplus)])
-        self.waiting = deque(m for place, m in enumerate(self.waiting) if place not in dropped)
-        return len(dropped)
+        surplus = min(len(self._unimportant), max(0, self.waiting - _LAST_MESSAGES))
+        for _ in range(surplus):
+            self._unimportant.popleft()
+        return surplus
+
+    def clear(self) -> None:
+        """Leave out all that waits."""
+        self._important.clear()
+        self._unimportant.clear()
+
+    def _oldest(self) -> Message:
+        queues = [queue for queue in (self._important, self._unimportant) if queue]
+        return min(queues, key=lambda queue: queue[0][0]).popleft()[1]
 
     def turn(self, now: float) -> float:
         """When its next request may be made; infinity where nothing waits."""
@@ -77,7 +94,7 @@ class Outbox:
     def begin(self, now: float) -> None:
         """Its next request is being made."""
         if self.current is None:
-            self.current = self.waiting.popleft()
+            self.current = self._oldest()
         self._recent.append(now)
 
     def sent(self) -> bool | None:

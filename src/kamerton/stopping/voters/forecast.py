@@ -9,7 +9,7 @@ import numpy as np
 
 from kamerton.stopping.series import Floats
 from kamerton.stopping.types import Vote
-from kamerton.stopping.view import View
+from kamerton.stopping.view import View, block_noise
 from kamerton.stopping.voters import residual
 
 MIN_POINTS = 8
@@ -131,7 +131,7 @@ def outlook(
     return Outlook(
         probability,
         float(-expected.min()),
-        _lasting(left),
+        max(0.0, _lasting(left) - 3.0 * block_noise(values) / 3.0**0.5),
         _remaining(expected, asked, times[-1], min_improvement) * planned,
     )
 

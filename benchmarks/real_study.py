@@ -1,0 +1,212 @@
+"""A real study, disturbed on purpose: trials, a kill, pruning, generations, and a recovery.
+
+    python -m benchmarks.real_study PROJECT [--trials 6] [--steps 160]
+
+PROJECT is a project in which `dvc repro analyze` was run, for example the demo. Everything is done
+in a folder of its own, which is kept; nothing in PROJECT changes. Ends with 1 where something that
+must show does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kamerton.tracking.metrics_file import Record, read_records
+from kamerton.tracking.run_directory import list_runs
+
+POLL_SECONDS = 0.2
+KILL_IN_TRIAL = 2  # from 0: two are finished, and one is under way
+# It trains at first and then blows up: the schedule's warm-up comes to a rate no network bears.
+HUGE_LEARNING_RATE = 0.1
+
+
+def main() -> int:
+    arguments = _arguments()
+    work = arguments.work or Path(tempfile.mkdtemp(prefix="kamerton-study-"))
+    work.mkdir(parents=True, exist_ok=True)
+    print(f"working in {work}", flush=True)
+    params = _params(arguments, work)
+    begun = time.monotonic()
+    killed_after = _tune_with_a_kill(arguments.project, work, params)
+    rows = _study_rows(work, killed_after)
+    rows += _recovery_rows(arguments.project, work, params)
+    rows += _mlflow_rows(work)
+    print("\n| must show | found | holds |\n| --- | --- | --- |")
+    for what, found, holds in rows:
+        print(f"| {what} | {found} | {'yes' if holds else 'NO'} |")
+    print(f"\n{time.monotonic() - begun:.0f} s; the report is {work / 'tuning.html'}")
+    return 0 if all(holds for _, _, holds in rows) else 1
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("project", type=Path)
+    parser.add_argument("--work", type=Path, help="folder to work in (default: a new one)")
+    parser.add_argument("--trials", type=int, default=6)
+    parser.add_argument("--steps", type=int, default=160, help="steps of each trial")
+    return parser.parse_args()
+
+
+def _params(arguments: argparse.Namespace, work: Path) -> Path:
+    """The project's parameters with a study that shows everything."""
+    params: dict[str, Any] = yaml.safe_load((arguments.project / "params.yaml").read_text())
+    params["tune"] = {
+        "trials": arguments.trials, "trial_steps": arguments.steps, "startup_trials": 3,
+        "sampler": "tpe", "pruner": "successive_halving", "seed": 7, "history": False,
+        "generations": {"count": 2, "candidates": 2},
+        "search_space": {
+            # Wide on purpose: some of it learns nothing in so few steps, and is pruned.
+            "train.learning_rate": {"type": "float", "low": 1e-6, "high": 4e-3, "log": True},
+            "train.guided_attention_weight": {
+                "type": "float", "low": 1.0, "high": 20.0, "log": True,
+            },
+        },
+    }  # fmt: skip
+    params["tracking"] = {"mlflow_uri": f"sqlite:///{work / 'mlflow.db'}"}
+    path = work / "params.yaml"
+    path.write_text(yaml.safe_dump(params, sort_keys=False))
+    return path
+
+
+def _command(project: Path, work: Path, params: Path, stage: str, *more: str) -> list[str]:
+    data = ["--dataset", str((project / "data/dataset").resolve()),
+            "--analysis", str((project / "data/analysis.json").resolve())]  # fmt: skip
+    common = ["--params", str(params), "--runs", str(work / "runs"), "--quiet"]
+    return [sys.executable, "-m", "kamerton", stage, *data, *common, *more]
+
+
+def _tune_with_a_kill(project: Path, work: Path, params: Path) -> int:
+    """Kill the tuner in its third trial and run it again; trials that were finished by then."""
+    outputs = ["--best-params", str(work / "best_params.yaml"),
+               "--trials", str(work / "trials.csv"),
+               "--report", str(work / "tuning.html")]  # fmt: skip
+    command = _command(project, work, params, "tune", *outputs)
+    tuner = subprocess.Popen(command, cwd=work)
+    try:
+        while not _is_under_way(work, KILL_IN_TRIAL):
+            if tuner.poll() is not None:
+                raise SystemExit(f"the tuner ended with {tuner.returncode} before it was killed")
+            time.sleep(POLL_SECONDS)
+    finally:
+        if tuner.poll() is None:
+            os.kill(tuner.pid, signal.SIGKILL)
+        tuner.wait()
+    print(f"killed the tuner in trial {KILL_IN_TRIAL + 1}", flush=True)
+    subprocess.run(command, cwd=work, check=True)
+    return KILL_IN_TRIAL
+
+
+def _is_under_way(work: Path, number: int) -> bool:
+    """Whether a trial was evaluated once: it is in the middle of its work."""
+    for folder in (work / "runs/studies").glob(f"*/trials/{number:03d}/runs"):
+        for run in list_runs(folder):
+            if any("val_mel_loss" in record.values for record in read_records(run.metrics_file)):
+                return True
+    return False
+
+
+def _study_rows(work: Path, killed_in: int) -> list[tuple[str, str, bool]]:
+    with (work / "trials.csv").open() as file:
+        trials = list(csv.DictReader(file))
+    states = [row["state"] for row in trials]
+    pruned = sum(state == "pruned" for state in states)
+    numbers = [int(row.get("trial", row.get("number", "-1"))) for row in trials]
+    resumed = [
+        record
+        for folder in (work / "runs/studies").glob(f"*/trials/{killed_in:03d}/runs")
+        for run in list_runs(folder)
+        for record in read_records(run.metrics_file)
+        if record.name == "resumed"
+    ]
+    tree = next((work / "runs/studies").glob("*/generations.json"), None)
+    generations = yaml.safe_load(tree.read_text()) if tree else {}
+    done = generations.get("generations", [])
+    page = (work / "tuning.html").read_text()
+    return [
+        ("trials", f"{len(trials)}: {', '.join(states)}", len(trials) >= 5),
+        ("each once, in order, after kill -9", str(numbers), numbers == sorted(set(numbers))),
+        ("the killed trial went on", f"resumed at step {[r.step for r in resumed]}", bool(resumed)),
+        ("pruned", str(pruned), pruned >= 1),
+        ("generations", str(len(done)), len(done) >= 2),
+        ("generations in the report", "tree drawn", "eneration" in page),
+    ]
+
+
+def _recovery_rows(project: Path, work: Path, params: Path) -> list[tuple[str, str, bool]]:
+    """Train with a learning rate no network bears; what the recovery made of it."""
+    runs = work / "recovery"
+    changes = [f"train.learning_rate={HUGE_LEARNING_RATE}", "train.max_steps=200",
+               "train.eval_interval_steps=20", "train.checkpoint_interval_steps=20",
+               "train.warmup_steps=200", "train.recovery.explosion_norm=5",
+               "train.grad_clip_thresh=1000"]  # fmt: skip
+    options = [part for change in changes for part in ("--set", change)]
+    outputs = ["--best-params", str(_empty(work)), "--model", str(work / "voice"),
+               "--report", str(work / "training.html")]  # fmt: skip
+    command = _command(project, work, params, "train", *outputs, *options)
+    command[command.index("--runs") + 1] = str(runs)
+    result = subprocess.run(command, cwd=work, check=False)
+    run = list_runs(runs)[0]
+    records = read_records(run.metrics_file)
+    made = [record for record in records if record.name == "recovery"]
+    judged = [record for record in records if record.name == "recovery_effect"]
+    return [
+        ("a recovery", "; ".join(_told(record) for record in made), bool(made)),
+        ("its effect", "; ".join(_effect(record) for record in judged),
+         any(record.fields["loss_after"] < record.fields["loss_before"] for record in judged
+             if isinstance(record.fields["loss_before"], float))),
+        ("the run goes on to its end", f"exit {result.returncode}", result.returncode == 0),
+        ("at most three restarts", str(len(made)), len(made) <= 3),
+        ("the improvement plan", "written", (run.path / "improvement_plan.json").is_file()),
+    ]  # fmt: skip
+
+
+def _empty(work: Path) -> Path:
+    path = work / "no_tuning.yaml"
+    path.write_text("{}\n")
+    return path
+
+
+def _told(record: Record) -> str:
+    return f"step {record.step}: {record.fields['cause']}, {record.fields['action']}"
+
+
+def _effect(record: Record) -> str:
+    fields = record.fields
+    before, after = fields["loss_before"], fields["loss_after"]
+    return f"{fields['verdict']}: loss {before} before, {after} after"
+
+
+def _mlflow_rows(work: Path) -> list[tuple[str, str, bool]]:
+    """Runs and whose children they are, straight from the tracking database."""
+    with sqlite3.connect(work / "mlflow.db") as database:
+        parents = database.execute(
+            "select count(*) from tags where key = 'mlflow.parentRunId'"
+        ).fetchone()[0]
+        kinds = dict(
+            database.execute(
+                "select value, count(*) from tags where key = 'kamerton.kind' group by value"
+            ).fetchall()
+        )
+    wanted = {"study", "trial"}
+    return [
+        ("MLflow: kinds of runs", str(kinds), wanted <= kinds.keys() and len(kinds) >= 3),
+        ("MLflow: runs with a parent", str(parents), parents >= 6),
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
