@@ -60,6 +60,7 @@ from kamerton.smart_tuner.study import best_of
 
 BUDGETS = (5, 10, 20, 30)  # whole trials
 MOST_TRIALS = 120  # in a budget of 30: the engine must not end before the budget
+STARTUP = {"startup_trials": 10}  # of TPE with 30 trials, which a larger number would raise
 HISTORY_TASKS, HISTORY_BUDGET = 3, 15
 RESAMPLES = 4000
 TPE, AUTO, HISTORY = "tpe (Optuna)", "auto", "auto + history"
@@ -181,11 +182,11 @@ METHODS: dict[str, Callable[[Task, int], Trace]] = {
     "baseline": baseline_alone,
     "random": lambda task, seed: plain_optuna(task, seed, "random"),
     TPE: lambda task, seed: plain_optuna(task, seed, "tpe"),
-    "tpe": lambda task, seed: ours(task, seed, {"sampler": "tpe"})[0],
+    "tpe": lambda task, seed: ours(task, seed, {"sampler": "tpe", **STARTUP})[0],
     "tpe, no pruner": lambda task, seed: ours(
-        task, seed, {"sampler": "tpe", "pruner": "none"}
+        task, seed, {"sampler": "tpe", "pruner": "none", **STARTUP}
     )[0],
-    "bohb": lambda task, seed: ours(task, seed, {"sampler": "bohb"})[0],
+    "bohb": lambda task, seed: ours(task, seed, {"sampler": "bohb", **STARTUP})[0],
     AUTO: lambda task, seed: ours(task, seed, {"sampler": AUTO})[0],
     HISTORY: with_history,
 }  # fmt: skip
@@ -253,7 +254,9 @@ def summary(rows: list[dict[str, Any]], seeds: int) -> dict[str, Any]:
 
 def show(found: dict[str, Any]) -> None:
     """Two tables: regrets, and ratios to TPE."""
-    print(f"\n| regret at a budget of | {' | '.join(f'{b} trials' for b in BUDGETS)} | trials made |")
+    print(
+        f"\n| regret at a budget of | {' | '.join(f'{b} trials' for b in BUDGETS)} | trials made |"
+    )
     print("|---|" + "---|" * (len(BUDGETS) + 1))
     for name, one in found.items():
         cells = [

@@ -222,9 +222,7 @@ def random_config(rng: np.random.Generator) -> dict[str, Choice]:
             continue
         low, high = dimension.bounds
         share = float(rng.uniform())
-        config[name] = (
-            low * (high / low) ** share if dimension.log else low + (high - low) * share
-        )
+        config[name] = low * (high / low) ** share if dimension.log else low + (high - low) * share
     return config
 
 

@@ -25,7 +25,7 @@ def _group() -> None:
 
 
 @alerts_app.command("test", epilog=_EPILOG)
-def test(
+def try_alerts(
     params: ParamsFile = None,
     overrides: Overrides = None,
     dry_run: Annotated[

@@ -21,6 +21,10 @@ SECRETS = (
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
     "WANDB_API_KEY",
+    "TELEGRAM_BOT_TOKEN",
+    "SLACK_WEBHOOK",
+    "KAMERTON_ALERT_WEBHOOK",
+    "SMTP_PASSWORD",
 )
 # (module, distribution, extra, what for, whether the stages cannot do without it)
 _PACKAGES = (

@@ -8,8 +8,8 @@ import typer
 from typer.exceptions import Abort, Exit, TyperException
 
 from kamerton import __version__
-from kamerton.cli.auto import add_auto_command
 from kamerton.cli.alerts import alerts_app
+from kamerton.cli.auto import add_auto_command
 from kamerton.cli.cache import cache_app
 from kamerton.cli.corrections import add_corrections_command
 from kamerton.cli.export import add_export_command

@@ -121,6 +121,9 @@ class EarlyStoppingParams(Section):
     evidence_gain: Share = Field(
         0.3, description="how much of the patience the voters' evidence can take or add"
     )
+    surprise_gain: float = Field(
+        0.4, ge=0.0, description="what a curve that departed from its forecast adds to the patience"
+    )
     ensemble_weights: EnsembleWeights = Field(
         default_factory=EnsembleWeights, description="what each group of voters counts"
     )

@@ -190,6 +190,12 @@ class RecoveryParams(Section):
         description="share of the budget without a better evaluation that is a plateau, at most "
         "half of early_stopping.patience_share",
     )
+    divergence_share: float = Field(
+        0.3,
+        gt=0.0,
+        description="rise of an evaluation over the best, as a share of the improvement since the "
+        "first one, that is a divergence, twice in a row",
+    )
     collapse_below: Share = Field(
         0.3,
         description="free-running diagonality that is a collapse after it was above "

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
+from kamerton.config.tuner_sections import AlertParams
 from kamerton.core.errors import StoppedError
 from kamerton.smart_tuner.alert_manager import AlertManager, failure_text
 from kamerton.smart_tuner.channels.message import Newest
@@ -56,6 +57,18 @@ class AlertHook:
         self._counted: dict[str, float] = {}
         self._told: set[str] = set()
         self._phase: int | None = None
+        self._error: Exception | None = None
+
+    @classmethod
+    def of(
+        cls, manager: AlertManager, run: Path, params: AlertParams,
+        phase_names: Sequence[str] = (),
+    ) -> Self:  # fmt: skip
+        """With the intervals of the parameters."""
+        return cls(
+            manager, run, report_interval_steps=params.report_interval_steps,
+            sample_interval_steps=params.sample_interval_steps, phase_names=phase_names,
+        )  # fmt: skip
 
     def started(self, step: int, total: int, fields: Mapping[str, Any] | None = None) -> None:
         """The run begins, or goes on from ``step``."""
@@ -117,7 +130,10 @@ class AlertHook:
         """Tell nothing: reports count steps."""
 
     def on_exception(self, error: Exception) -> None:
-        """Tell how the run ended."""
+        """Tell how the run ended; an error that whoever called the trainer tells again is known."""
+        if error is self._error:
+            return
+        self._error = error
         step, total = self._where()
         if isinstance(error, StoppedError):
             self._manager.emit("stop", "stopped on request; the same command goes on",

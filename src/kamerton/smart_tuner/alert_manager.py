@@ -9,6 +9,7 @@ it again.
 from __future__ import annotations
 
 import logging
+import os
 import re
 import threading
 import time
@@ -22,8 +23,9 @@ from kamerton.config.tuner_sections import AlertKind, AlertParams
 from kamerton.core.errors import PipelineError
 from kamerton.smart_tuner.channels.delivery import Channel, DeliveryError, Part
 from kamerton.smart_tuner.channels.message import Message, Newest
+from kamerton.smart_tuner.channels.opening import open_channels
 from kamerton.smart_tuner.channels.outbox import Outbox
-from kamerton.tracking.redaction import Masker
+from kamerton.tracking.redaction import Masker, secrets_of
 from kamerton.tracking.trouble import Trouble
 
 _LOG = logging.getLogger("kamerton.alerts")
@@ -131,6 +133,25 @@ class AlertManager:
         if self._boxes:
             self._thread = threading.Thread(target=self._work, name="alerts", daemon=True)
             self._thread.start()
+
+    @classmethod
+    def opened(
+        cls, params: AlertParams, run: str, environ: Mapping[str, str] | None = None
+    ) -> Self:
+        """As the parameters say, with secrets from the environment.
+
+        Args:
+            params: Section ``tracking.alerts``.
+            run: Named in every message.
+            environ: Variables; those of this process where left out.
+
+        Raises:
+            ParamsError: a variable is missing; see ``channels.opening.require_alerts``, which says
+                so before a run is begun.
+        """
+        environ = os.environ if environ is None else environ
+        channels = open_channels(params, environ)
+        return cls(channels, AlertPolicy.of(params), run=run, secrets=secrets_of(environ))
 
     @property
     def remote(self) -> bool:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from kamerton.config.schema import TuneParams
 from kamerton.config.search_space import Choice
 from kamerton.smart_tuner.samplers import SamplerName, make_sampler, startup_trials
+from kamerton.smart_tuner.startup import spread_point, trial_seed
 from kamerton.smart_tuner.trials import TrialResult
 
 if TYPE_CHECKING:
@@ -82,15 +83,25 @@ def first_points(
 def draw(
     number: int, tune: TuneParams, sampler: SamplerName, known: Sequence[KnownTrial]
 ) -> tuple[dict[str, Choice], dict[str, object]]:
-    """The sampler's point for this trial, and what the sampler wants to be reminded of."""
+    """The sampler's point for this trial, and what the sampler wants to be reminded of.
+
+    ``auto`` begins with points that are spread evenly, where other samplers draw at random.
+    """
     import optuna
+
+    startup = startup_trials(tune)
+    if tune.sampler == "auto" and number < startup:
+        return spread_point(number - 1, startup - 1, tune.search_space, tune.seed), {}
 
     space = {name: dim.distribution() for name, dim in tune.search_space.items()}
     scratch = optuna.create_study(
         storage=optuna.storages.InMemoryStorage(),
         direction="minimize",
         sampler=make_sampler(
-            sampler, seed=tune.seed + number, startup=startup_trials(tune), space=tune.search_space
+            sampler,
+            seed=trial_seed(tune.seed, number),
+            startup=startup,
+            space=tune.search_space,
         ),
     )
     for trial in known if sampler == "cma_es" else shown_to(sampler, known):

@@ -136,6 +136,7 @@ class _WarmLoop:
             return self._tree
         if not self._plan.starts:
             return replace(self._tree, verdict="no generations were asked for")
+        self._recorder.candidates_known(self._tree)
         try:
             for index in range(self._asked.count):
                 self._generation(index)
@@ -228,7 +229,7 @@ class _WarmLoop:
 
         def begun(run: RunDirectory) -> None:
             sha256 = generation.parent_sha256
-            self._recorder.candidate_started(generation.number, candidate, sha256, run)
+            self._recorder.candidate_started(generation.number, candidate, sha256, run.path)
 
         try:
             run = self._stretches.make(stretch, begun)

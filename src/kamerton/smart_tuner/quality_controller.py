@@ -47,8 +47,8 @@ LEAST_GAIN: Final = 0.1  # share by which a fault must have lessened
 QUALITY_LOSS: Final = 0.05  # share by which quality may be worse without being harm
 
 _READ: Final = (
-    names.ATTENTION_SCORE, names.ATTENTION_COVERAGE, names.PREMATURE_STOPPING,
-    names.RUNAWAY_SHARE, names.MEL_VARIANCE_RATIO, names.SILENCE_SHARE,
+    names.ATTENTION_SCORE, names.ATTENTION_COVERAGE, names.ALIGNED_SHARE,
+    names.PREMATURE_STOPPING, names.RUNAWAY_SHARE, names.MEL_VARIANCE_RATIO, names.SILENCE_SHARE,
     names.RECORDED_SILENCE_SHARE, names.FORCED + names.ATTENTION_SCORE,
     names.FORCED + names.ATTENTION_ENTROPY, names.FORCED + names.ATTENTION_COVERAGE,
     names.FORCED + names.ATTENTION_FOCUS,

@@ -132,6 +132,11 @@ def _is_lost(figures: Figures, setting: Setting) -> bool:
     return setting.best_score >= ALIGNED and figures[names.ATTENTION_SCORE] < LOST
 
 
+def _ended_unread(figures: Figures) -> float:
+    """Sentences that end early, less those that are merely read fast, for these are aligned."""
+    return min(figures[names.PREMATURE_STOPPING], 1.0 - figures[names.ALIGNED_SHARE])
+
+
 def _log_variance(figures: Figures) -> float:
     """Logarithm of the variance spoken to that recorded."""
     return math.log(max(figures[names.MEL_VARIANCE_RATIO], LEAST_RATIO))
@@ -180,7 +185,7 @@ _ALL: Final[Sequence[Fault]] = (
     _DEGRADED,
     Fault(
         "gate_early", "share of sentences that end before their text",
-        lambda figures, _: figures[names.PREMATURE_STOPPING],
+        lambda figures, _: _ended_unread(figures),
         lambda _, setting: setting.warm, threshold=0.3, worst=1.0,
         remedies=(
             Remedy("gate_weight", 1.5, "wrong stops cost more"),

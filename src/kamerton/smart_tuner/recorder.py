@@ -95,7 +95,7 @@ class StudyRecorder:
         self._trials[result.number].end(_END[result.state])
 
     def candidate_started(
-        self, generation: int, candidate: Candidate, parent_sha256: str, run: RunDirectory
+        self, generation: int, candidate: Candidate, parent_sha256: str, run: Path
     ) -> None:
         """Follow a candidate of a generation (from 1) from its copy of the parent on."""
         number = candidate.number
@@ -107,7 +107,7 @@ class StudyRecorder:
             "kamerton.reason": "control" if number == CONTROL else candidate.words,
         }
         name = f"generation-{generation}-{number}"
-        follower = self._follow(run.path, name, tags, parent=self._folder.path)
+        follower = self._follow(run, name, tags, parent=self._folder.path)
         if follower is not None:
             self._candidates[generation, number] = follower
 
@@ -118,6 +118,20 @@ class StudyRecorder:
             own = JsonlTracker(self._folder.path / candidate.run)
             own.log_metrics(scores, to_step)
             own.close("finished")
+        self._end_candidate(generation, candidate)
+
+    def candidates_known(self, tree: GenerationTree) -> None:
+        """End the MLflow runs that an earlier, killed tuner left open."""
+        uri = self._tracking.mlflow_uri
+        for generation in tree.generations:
+            for candidate in generation.candidates:
+                run = self._folder.path / candidate.run
+                if uri is not None and candidate.run and not is_recorded(run, uri):
+                    sha256 = generation.parent_sha256
+                    self.candidate_started(generation.number, candidate, sha256, run)
+                    self._end_candidate(generation.number, candidate)
+
+    def _end_candidate(self, generation: int, candidate: Candidate) -> None:
         follower = self._candidates.get((generation, candidate.number))
         if follower is not None:
             follower.end("finished" if candidate.state == "complete" else "failed")

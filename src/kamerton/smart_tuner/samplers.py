@@ -24,15 +24,22 @@ PrunerName = Literal["successive_halving", "hyperband", "median", "none"]
 _WARMUP_SHARE: Final = 0.2
 _REDUCTION_FACTOR: Final = 3
 _MEDIAN_STARTUP_TRIALS: Final = 5
-_GP_MOST_TRIALS: Final = 60
+# What `auto` is, by `python -m benchmarks.search` (docs/reference/search.md).
+_GP_STARTUP_TRIALS: Final = 5
+_GP_MOST_TRIALS: Final = 150  # its time per trial grows with the cube of their number
 _CMA_LEAST_TRIALS: Final = 100
 
 
 def startup_trials(tune: TuneParams) -> int:
-    """Random trials before the sampler learns from them: a third of all, 3 to 15, unless given."""
+    """Trials before the sampler learns from them: a third of all, 3 to 15, unless given.
+
+    ``auto`` needs 5 at most where it is the Gaussian process.
+    """
     if tune.startup_trials is not None:
         return tune.startup_trials
-    return min(15, max(3, math.ceil(tune.trials / 3)))
+    third = min(15, max(3, math.ceil(tune.trials / 3)))
+    learns_soon = tune.sampler == "auto" and resolve_sampler(tune) == "gp"
+    return min(third, _GP_STARTUP_TRIALS) if learns_soon else third
 
 
 def warmup_steps(trial_steps: int) -> int:
@@ -43,8 +50,8 @@ def warmup_steps(trial_steps: int) -> int:
 def resolve_sampler(tune: TuneParams) -> SamplerName:
     """The sampler that ``tune.sampler`` means for this study.
 
-    ``auto`` takes the Gaussian process for short studies without pruning (it learns only from
-    trials that ended), CMA-ES for long ones over numbers alone, else TPE.
+    ``auto`` takes the Gaussian process, which finds sooner than TPE what trials of hours cannot be
+    made in hundreds for; for long studies CMA-ES over numbers alone, else TPE.
 
     Raises:
         ParamsError: CMA-ES over a space with choices, which it cannot order.
@@ -59,7 +66,7 @@ def resolve_sampler(tune: TuneParams) -> SamplerName:
         return "tpe"
     if tune.sampler != "auto":
         return tune.sampler
-    if tune.pruner == "none" and tune.trials <= _GP_MOST_TRIALS and _has_torch():
+    if tune.trials <= _GP_MOST_TRIALS and _has_torch():
         return "gp"
     if not choices and tune.trials > _CMA_LEAST_TRIALS:
         return "cma_es"
@@ -67,9 +74,16 @@ def resolve_sampler(tune: TuneParams) -> SamplerName:
 
 
 def resolve_pruner(tune: TuneParams) -> PrunerName:
-    """The pruner of this study; BOHB is TPE with hyperband, whatever ``tune.pruner`` says."""
+    """The pruner of this study; BOHB is TPE with hyperband, whatever ``tune.pruner`` says.
+
+    ``auto`` is successive halving, but none where ``tune.sampler: auto`` is the Gaussian process:
+    it learns more from a whole trial than the steps would bring elsewhere.
+    """
     if tune.sampler != "bohb":
-        return tune.pruner
+        if tune.pruner != "auto":
+            return tune.pruner
+        whole = tune.sampler == "auto" and resolve_sampler(tune) == "gp"
+        return "none" if whole else "successive_halving"
     startup, brackets = startup_trials(tune), _brackets(tune.trial_steps)
     if tune.trials < startup * brackets:
         _log.warning(

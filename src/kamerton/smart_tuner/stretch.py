@@ -106,11 +106,12 @@ class Stretches:
         """
         runs = self.path / stretch.label / "runs"
         run = _newest(runs)
+        if run is None and stretch.parent is not None:
+            run = fork(stretch.parent, runs, stretch.from_step)
+        if run is not None:
+            begun(run)
         if run is None or not self._is_made(run, stretch):
             command = self._prepare(stretch, runs)
-            if stretch.parent is not None:
-                run = _newest(runs) or fork(stretch.parent, runs, stretch.from_step)
-                begun(run)
             wrapper = TrainerWrapper(command, runs=runs, log=self._log_of(stretch))
             self._require_made(stretch, wrapper.run(self._watch(runs, stretch)))
             run = _newest(runs)

@@ -22,7 +22,7 @@ from kamerton.stopping.voters.mann_kendall import MannKendall, trend
 from kamerton.stopping.voters.overfitting import Assessment, OverfittingRisk
 
 _FORECAST_EVERY = 0.025  # of the plan: a forecast is the only voter that costs anything
-_NOISE_FLOOR = 0.005  # of the range: a smaller change of level is of no use to anyone
+_NOISE_FLOOR = 0.01  # of the range: a smaller change of level is of no use to anyone
 
 
 class StopController:
@@ -195,8 +195,14 @@ class StopController:
 
     def _patience(self) -> float:
         share = self._memory.step / self._planned
-        aligned = not self._unaligned()
-        return patience(self._params, self._planned, share, self._evidence, aligned=aligned)
+        return patience(
+            self._params,
+            self._planned,
+            share,
+            self._evidence,
+            aligned=not self._unaligned(),
+            misfit=self._ahead.misfit if self._ahead else 0.0,
+        )
 
     def _waited(self) -> float:
         """Steps since anything better, since attention aligned, and since the last known drop."""

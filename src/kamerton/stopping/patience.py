@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from kamerton.config.stopping_section import EarlyStoppingParams, EnsembleWeights, PatienceStage
 from kamerton.stopping.types import Vote
 
+SURPRISE = 0.1  # misfit, as a share of the range, that counts in full
+
 
 def evidence(votes: Sequence[Vote], weights: EnsembleWeights) -> float:
     """Weighted mean of score times confidence, in [-1, 1]; 1 is all for stopping.
@@ -38,7 +40,13 @@ def stage_of(stages: Sequence[PatienceStage], share: float) -> PatienceStage:
 
 
 def patience(
-    params: EarlyStoppingParams, planned: float, share: float, evidence: float, *, aligned: bool
+    params: EarlyStoppingParams,
+    planned: float,
+    share: float,
+    evidence: float,
+    *,
+    aligned: bool,
+    misfit: float = 0.0,
 ) -> float:
     """Steps without anything better to bear now.
 
@@ -49,6 +57,8 @@ def patience(
         evidence: Of the voters; for stopping shortens, against it lengthens the patience.
         aligned: Whether attention reads, or there is none. One that does not yet is borne with as
             in the most patient stage, however late it is.
+        misfit: Of the forecast. A curve that has surprised once is given more time for it to do so
+            again.
     """
     base = params.patience_share * planned
     if not params.adaptive_patience:
@@ -58,4 +68,5 @@ def patience(
         multiplier = stage_of(stages, share).multiplier
     else:
         multiplier = max(stage.multiplier for stage in stages)
-    return base * multiplier * (1.0 - params.evidence_gain * evidence)
+    surprise = 1.0 + params.surprise_gain * min(1.0, misfit / SURPRISE)
+    return base * multiplier * surprise * (1.0 - params.evidence_gain * evidence)

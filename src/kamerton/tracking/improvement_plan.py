@@ -21,6 +21,7 @@ PENDING: Final = "not judged yet"
 _ADVICE: Final = {
     "non_finite": "begin the next run with a learning rate of {rate} times this one's",
     "explosion": "begin the next run with a learning rate of {rate} times this one's",
+    "divergence": "begin the next run with a learning rate of {rate} times this one's",
     "plateau": "look at train.learning_rate and min_learning_rate_share: the run stood still",
     "collapse": "raise train.guided_attention_weight: attention was found and lost again",
 }

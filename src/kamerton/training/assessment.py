@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from kamerton.tracking import names
 from kamerton.tracking.hooks import EvalFacts
 from kamerton.tracking.trouble import first_line
-from kamerton.training import phases
+from kamerton.training import phases, recovery
 from kamerton.training.evaluation import Example, evaluate, read_example
 from kamerton.training.hooks import Hooks, record, steered
 from kamerton.training.illustration import illustrate_when_due
@@ -53,6 +53,8 @@ def _eval_facts(
         train_loss=made.loss_sum / made.loss_steps if made.loss_steps else math.nan,
         adjustments=dict(state.adjustments),
         batch_size=state.epoch_scale * job.train.batch_size, recoveries=state.recovery.count,
+        recoveries_left=job.train.recovery.max_recoveries - state.recovery.count
+        if job.train.recovery.enabled else 0,
     )  # fmt: skip
 
 
@@ -77,7 +79,10 @@ def _evaluated(state: TrainState, values: dict[str, float], quality: float, job:
     diagonality = values[names.ATTENTION_SCORE]
     forced = values[names.FORCED + names.ATTENTION_SCORE]
     past = dataclasses.replace(
-        state.recovery, best_diagonality=max(state.recovery.best_diagonality, diagonality)
+        state.recovery,
+        best_diagonality=max(state.recovery.best_diagonality, diagonality),
+        first_quality=state.recovery.first_quality if state.evaluated_step else quality,
+        diverged=recovery.count_diverged(state, quality, job.train),
     )
     phase = phases.next_phase(
         state.phase, state.step, job.total_steps, diagonality, job.train.phases

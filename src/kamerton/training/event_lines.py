@@ -25,6 +25,7 @@ _PHASE_REASONS: Final = {
 _CAUSES: Final = {
     "non_finite": "steps that are not finite",
     "explosion": "gradients exploded",
+    "divergence": "evaluations became far worse",
     "plateau": "no better evaluation for long",
     "collapse": "attention collapsed",
 }

@@ -22,7 +22,14 @@ from kamerton.core.stop import StopRequest
 from kamerton.data.batching import Position
 from kamerton.tracking import names
 from kamerton.tracking.metrics_file import EVALUATING
-from kamerton.training import adaptive_gate, clipping, phases, recovery, recovery_effect
+from kamerton.training import (
+    adaptive_gate,
+    clipping,
+    interventions,
+    phases,
+    recovery,
+    recovery_effect,
+)
 from kamerton.training.assessment import assess, illustrate
 from kamerton.training.controls import changes
 from kamerton.training.hooks import (
@@ -259,9 +266,9 @@ def _recover(job: Job, state: TrainState, *, evaluated: bool) -> TrainState:
     """Act on trouble, if there is some; the state is another one then, to be saved at once."""
     decision = recovery.decide(state, job.total_steps, job.train, evaluated=evaluated)
     if decision is not None:
-        patient = recovery.Patient(job.model, job.optimizer, job.checkpoints, job.train)
+        patient = interventions.Patient(job.model, job.optimizer, job.checkpoints, job.train)
         job.world.barrier()  # what the main process has saved is there for all
-        outcome = recovery.act(decision, patient, state)
+        outcome = interventions.act(decision, patient, state)
         done = json.dumps([outcome.action, outcome.values])
         job.world.require_equal("what was done about trouble", done)
         job.world.barrier()  # and stays until all have read it

@@ -102,7 +102,7 @@ class Trainer:
 
 def opened(params: Path, runs: Path) -> Trainer:
     """The trainer on the run below ``runs``, or on a new one."""
-    values = yaml.load(params.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    values = yaml.load(params.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
     known = list_runs(runs)
     run = known[0] if known else RunDirectory.create(
         runs, name="fake-trial", fingerprint="f" * 16, params=values

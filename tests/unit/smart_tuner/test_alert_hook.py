@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from kamerton.config.tuner_sections import AlertParams
 from kamerton.core.errors import PipelineError, StoppedError
 from kamerton.smart_tuner.alert_hook import AlertHook
 from kamerton.smart_tuner.alert_manager import AlertManager, AlertPolicy
@@ -190,6 +191,7 @@ def test_the_end_by_an_error_is_told(told: Any, error: Exception, kind: str, tex
     watched = told()
     watched.hook.on_step(step(3))
     watched.hook.on_exception(error)
+    watched.hook.on_exception(error)  # as the stage that called the trainer does
     (message,) = watched.messages()
     assert (message.kind, message.step, message.total) == (kind, 3, TOTAL)
     assert text in message.text
@@ -225,6 +227,19 @@ def test_counts_are_handed_over_where_they_changed(told: Any) -> None:
         f"system/alerts/{name}" for name in ("sent", "failed", "dropped", "repeated")
     }
     assert watched.hook.on_eval(evaluated(6)) == []
+
+
+def test_parameters_give_the_intervals(tmp_path: Path) -> None:
+    params = AlertParams(report_interval_steps=3, sample_interval_steps=4)
+    channel = Collector()
+    with AlertManager([channel], AlertPolicy.of(params)) as manager:
+        hook = AlertHook.of(manager, tmp_path, params)
+        for number in range(1, 9):
+            hook.on_step(StepFacts(step=number, total=1000))
+        assert manager.flush(3.0)
+    assert [(message.kind, message.step) for message in channel.messages] == [
+        ("report", 3), ("sample", 4), ("report", 6), ("sample", 8),
+    ]  # fmt: skip
 
 
 def test_without_channels_it_measures_nothing(tmp_path: Path) -> None:

@@ -320,6 +320,26 @@ def test_known_secrets_are_masked_in_what_is_told() -> None:
     assert message.fields == {"why": "***", "n": 2.5}
 
 
+def test_parameters_say_how_much_is_sent() -> None:
+    params = AlertParams(events=("nan", "stop"), attempts=7, max_per_minute=5, dedupe_seconds=9.0)
+    made = AlertPolicy.of(params)
+    assert (made.attempts, made.per_minute, made.dedupe_seconds) == (7, 5, 9.0)
+    assert {"report", "best", "done"} <= made.left_out
+    assert not made.left_out & {"nan", "stop"}
+
+
+def test_secrets_of_the_environment_are_not_told(caplog: pytest.LogCaptureFixture) -> None:
+    environ = {"SOME_API_KEY": "k3yk3yk3y", "HOME": "/root", "SHORT_TOKEN": "of"}
+    with (
+        caplog.at_level(logging.INFO, "kamerton.alerts"),
+        AlertManager.opened(AlertParams(), "r7", environ) as manager,
+    ):
+        manager.emit("failed", "the key k3yk3yk3y of /root is wrong")
+        assert manager.flush(SOON)
+    (line,) = [record.message for record in caplog.records]
+    assert line == "failed: the key *** of /root is wrong; run r7"
+
+
 def test_trouble_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     channel = Fake(lambda *_: DeliveryError("HTTP 401, hunter2hunter2", retry=False))
     with caplog.at_level(logging.WARNING), AlertManager([channel], policy()) as manager:

@@ -40,7 +40,8 @@ F_COVERAGE = names.FORCED + names.ATTENTION_COVERAGE
 F_FOCUS = names.FORCED + names.ATTENTION_FOCUS
 
 HEALTHY = {
-    names.ATTENTION_SCORE: 0.92, names.ATTENTION_COVERAGE: 1.0, names.PREMATURE_STOPPING: 0.0,
+    names.ATTENTION_SCORE: 0.92, names.ATTENTION_COVERAGE: 1.0, names.ALIGNED_SHARE: 0.5,
+    names.PREMATURE_STOPPING: 0.0,
     names.RUNAWAY_SHARE: 0.0, names.MEL_VARIANCE_RATIO: 0.9, names.SILENCE_SHARE: 0.15,
     names.RECORDED_SILENCE_SHARE: 0.1, F_SCORE: 0.95, F_ENTROPY: 0.25, F_COVERAGE: 1.0,
     F_FOCUS: 0.6,
@@ -198,7 +199,8 @@ def test_what_is_worse_is_more_severe(name: str) -> None:
 
 
 def test_the_most_severe_fault_comes_first() -> None:
-    changes = {names.PREMATURE_STOPPING: 0.9, names.MEL_VARIANCE_RATIO: 0.45}
+    changes = {names.PREMATURE_STOPPING: 0.9, names.ALIGNED_SHARE: 0.1,
+               names.MEL_VARIANCE_RATIO: 0.45}  # fmt: skip
     assert found(changes) == ["gate_early", "mel_blurred"]
     changes = {names.PREMATURE_STOPPING: 0.35, names.MEL_VARIANCE_RATIO: 0.1}
     assert found(changes) == ["mel_blurred", "gate_early"]
@@ -231,6 +233,11 @@ def test_a_fall_is_seen_against_the_best_and_more_so_once_aligned() -> None:
     (issue,) = find_issues({**HEALTHY, UNSTABLE: 0.0, **fallen}, Setting(best_score=0.81))
     assert issue.severity >= 0.8
     assert found({names.ATTENTION_SCORE: 0.2}, Setting(best_score=0.45)) == []  # it never was there
+
+
+def test_sentences_that_are_read_fast_and_whole_do_not_end_early() -> None:
+    assert found({names.PREMATURE_STOPPING: 0.6, names.ALIGNED_SHARE: 0.8}) == []
+    assert found({names.PREMATURE_STOPPING: 0.6, names.ALIGNED_SHARE: 0.6}) == ["gate_early"]
 
 
 def test_a_voice_that_does_not_end_though_attention_holds_is_the_gates_fault() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.curve_families import make_curve
+from benchmarks.curve_families import FAMILIES, make_curve
 from kamerton.smart_tuner.history import History
 from kamerton.smart_tuner.quality_forecast import (
     PRIOR_RESIDUALS,
@@ -24,10 +24,13 @@ from kamerton.smart_tuner.quality_forecast import (
 from kamerton.tracking.hooks import EvalFacts, Measure, Note
 from tests.unit.smart_tuner.outcomes import run_outcome
 
-FAMILIES = (
-    "power", "exp", "overfit", "diverge", "spikes", "breakthrough", "lrsteps", "attn_collapse",
-    "noisyfloor", "doubledescent",
-)  # fmt: skip
+
+@pytest.fixture(scope="module")
+def real_curves_file(repository):
+    path = repository.parent / "shared" / "curves" / "algoperf.dev.json.gz"
+    if not path.is_file():
+        pytest.skip("real curves are not at hand (shared/curves beside the repository)")
+    return path
 
 
 def power_curve(points=40, steps=1000, final=0.5):

@@ -1,10 +1,8 @@
 """Each point once, over restarts, torn tails, rotation and resumed steps."""
 
 import json
-import math
 import os
 import random
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kamerton.smart_tuner.sources import (
-    Cursor,
-    Event,
-    JsonlSource,
-    MetricEvent,
-    MetricSource,
-    Rewind,
-    RunEvent,
-)
+from kamerton.smart_tuner.sources import JsonlSource, MetricEvent, RunEvent
 from kamerton.smart_tuner.sources.step_set import StepSet
 from kamerton.tracking import JsonlTracker
-
-Points = dict[tuple[str, int], float | str]
+from tests.unit.smart_tuner.reading import Points, Reader
 
 
 def line(step: int, values: dict[str, Any], when: float) -> bytes:
@@ -43,43 +32,6 @@ def naive(data: bytes) -> Points:
         elif raw["kind"] == "event":
             points = {key: value for key, value in points.items() if key[1] <= raw["step"]}
     return points
-
-
-class Reader:
-    """Polls as separate processes would, and checks that nothing is given twice."""
-
-    def __init__(self, source: MetricSource) -> None:
-        self.source = source
-        self.cursor: Cursor = {}
-        self.points: Points = {}
-        self.events: list[Event] = []
-        self.rewinds = 0
-
-    def poll(self) -> int:
-        count = 0
-        while True:
-            before = json.dumps(self.cursor)
-            events, after = self.source.poll(self.cursor)
-            assert json.dumps(self.cursor) == before, "the given cursor was changed"
-            if after == self.cursor:
-                assert not events
-                return count
-            self.cursor = json.loads(json.dumps(after))
-            count += len(events)
-            self.take(events)
-
-    def take(self, events: Sequence[Event]) -> None:
-        self.events += events
-        for event in events:
-            if isinstance(event, Rewind):
-                self.rewinds += 1
-                kept = self.points.items()
-                self.points = {key: value for key, value in kept if key[1] < event.step}
-            elif isinstance(event, MetricEvent):
-                key = (event.name, event.step)
-                assert key not in self.points, f"{key} was given twice"
-                value = event.value
-                self.points[key] = value if math.isfinite(value) else str(value)
 
 
 def replace(path: Path, data: bytes, *, in_place: bool) -> None:
@@ -223,6 +175,34 @@ def test_a_rotated_log_goes_on_and_loses_nothing(tmp_path: Path) -> None:
     }
 
 
+def test_what_was_read_line_by_line_is_void_from_the_step_that_a_run_goes_back_to(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    rows = [line(step, {"loss": 1.0}, step) for step in range(1, 151)]
+    for back in (37, 140):
+        reader = Reader(JsonlSource(path, "run"))
+        for count in range(1, len(rows) + 1):
+            path.write_bytes(b"".join(rows[:count]))
+            reader.poll()
+        replace(path, b"".join(rows[:-back]), in_place=True)
+        reader.poll()
+        assert len(reader.points) == len(rows) - back
+        assert len(reader.cursor["marks"]) < 30
+
+
+def test_a_run_that_says_it_went_back_voids_what_nobody_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b"".join(line(step, {"loss": 1.0}, step) for step in range(1, 6)))
+    reader = Reader(JsonlSource(path, "run"))
+    reader.poll()
+    with path.open("ab") as file:
+        file.write(b'{"kind": "event", "name": "resumed", "step": 3, "time": 9.0}\n')
+        file.write(line(4, {"loss": 2.0}, 10.0))
+    reader.poll()
+    assert reader.points == {("loss", 1): 1.0, ("loss", 2): 1.0, ("loss", 3): 1.0, ("loss", 4): 2.0}
+
+
 def test_another_run_in_the_same_place_replaces_what_it_makes_again(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b"".join(line(step, {"loss": 1.0}, step) for step in range(1, 6)))
@@ -231,6 +211,12 @@ def test_another_run_in_the_same_place_replaces_what_it_makes_again(tmp_path: Pa
     replace(path, line(2, {"loss": 7.0}, 100.0), in_place=True)
     reader.poll()
     assert reader.points == {("loss", 1): 1.0, ("loss", 2): 7.0}
+    replace(path, line(2, {"loss": 8.0}, 101.5), in_place=True)  # the last step of before
+    reader.poll()
+    assert reader.points == {("loss", 1): 1.0, ("loss", 2): 8.0}
+    replace(path, line(1, {"other": 9.0}, 102.0), in_place=True)  # no name in common
+    reader.poll()
+    assert reader.points == {("other", 1): 9.0}
 
 
 def test_trials_that_end_out_of_order_are_all_given(tmp_path: Path) -> None:
@@ -268,8 +254,11 @@ def test_events_epochs_and_foreign_lines(tmp_path: Path) -> None:
     events = [event for event in reader.events if isinstance(event, RunEvent)]
     assert [(event.step, event.name) for event in events] == [(2, "best"), (None, "ended")]
     assert events[0].fields == {"quality": 0.5}
-    replace(path, b"".join(rows) + line(3, {"loss": 1.0}, 9.0), in_place=False)
-    assert reader.poll() == 1  # lines without a step are not given again either
+    # Lines without a step are not given again either, where what stands before them changed.
+    replace(path, b"".join([*rows[:4], *rows[6:], line(3, {"loss": 1.0}, 9.0)]), in_place=False)
+    before = len(reader.events)
+    reader.poll()
+    assert "ended" not in [getattr(event, "name", "") for event in reader.events[before:]]
 
 
 def test_an_idle_log_is_not_even_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

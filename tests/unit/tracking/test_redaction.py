@@ -1,8 +1,13 @@
+import base64
+import html
+import json
+import urllib.parse
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kamerton.tracking.redaction import MASK, redact, redact_text
+from kamerton.tracking.redaction import MASK, Masker, redact, redact_text, secrets_of
 
 SECRET = "hunter2hunter2"
 
@@ -53,3 +58,52 @@ NUMBERS = st.one_of(st.integers(), st.floats(allow_nan=False), st.booleans(), st
 @given(st.recursive(NUMBERS, lambda inner: st.dictionaries(st.sampled_from("abc"), inner)))
 def test_values_without_secrets_come_back_equal(value: object) -> None:
     assert redact(value) == value
+
+
+# Signs of secrets, and those that quoting changes.
+_SECRETS = st.text("aB3/+=&?%<>'\" é\\\n:@", min_size=8, max_size=20)
+_ENCODERS = {
+    "plain": str,
+    "url": urllib.parse.quote,
+    "url, all": lambda text: urllib.parse.quote(text, safe=""),
+    "form": urllib.parse.quote_plus,
+    "lower": lambda text: urllib.parse.quote(text, safe="").replace("%2F", "%2f"),
+    "json": lambda text: json.dumps(text)[1:-1],
+    "repr": lambda text: repr(text)[1:-1],
+    "html": html.escape,
+}
+
+
+@given(_SECRETS, st.sampled_from(sorted(_ENCODERS)), st.text("xyz ", max_size=5))
+def test_a_known_secret_is_masked_however_it_is_written(secret: str, how: str, word: str) -> None:
+    written = _ENCODERS[how](secret)
+    masked = Masker([secret])(f"{word}{written}{word}")
+    assert written not in masked
+    assert MASK in masked
+
+
+@given(_SECRETS, st.binary(max_size=7), st.binary(max_size=7), st.booleans())
+def test_nothing_in_base64_gives_a_secret_back(
+    secret: str, before: bytes, after: bytes, url: bool
+) -> None:
+    encode = base64.urlsafe_b64encode if url else base64.b64encode
+    text = encode(before + secret.encode() + after).decode()
+    masked = Masker([secret])(f"Basic {text}").removeprefix("Basic ")
+    assert MASK in masked
+    rest = masked.replace(MASK, "").rstrip("=").translate(str.maketrans("-_", "+/"))
+    assert secret.encode() not in base64.b64decode(rest[: len(rest) // 4 * 4])
+    # At most the first and the last sign of the secret can be guessed from what is left.
+    assert len(rest) <= -(-8 * (len(before) + len(after)) // 6) + 4
+
+
+def test_a_secret_within_another_leaves_nothing() -> None:
+    assert Masker(["abcdef", "abcdefghij"])("x abcdefghij y") == f"x {MASK} y"
+    assert Masker([])("kept as it is") == "kept as it is"
+    assert Masker([""])("kept as it is") == "kept as it is"
+    assert "abcdef" not in repr(Masker(["abcdef"]))
+
+
+def test_secrets_of_an_environment_are_those_named_so() -> None:
+    environ = {"A_TOKEN": "12345678\n", "API_KEY": "short", "HOME": "/home/someone",
+               "AWS_SECRET_ACCESS_KEY": "abcdefghijk"}  # fmt: skip
+    assert secrets_of(environ) == ["12345678", "abcdefghijk"]

@@ -18,10 +18,10 @@ from kamerton.config.schema import Params
 from kamerton.core.errors import PipelineError
 from kamerton.data.manifest import Dataset
 from kamerton.tracking import names, read_records
-from kamerton.training import assessment, loop, recovery
+from kamerton.training import assessment, interventions, loop
 from kamerton.training.checkpoint import read_checkpoint
 from kamerton.training.distributed import World
-from kamerton.training.recovery import reset_attention
+from kamerton.training.interventions import reset_attention
 from kamerton.training.state import TrainState
 from kamerton.training.step import make_optimizer
 from tests.tiny_corpus import tiny_params, write_tiny_dataset
@@ -380,8 +380,8 @@ def test_processes_make_sure_that_they_did_the_same(
 ) -> None:
     explosion(monkeypatch)
     done: list[str] = []
-    real = recovery.act
-    monkeypatch.setattr(recovery, "act", lambda *args: done.append("act") or real(*args))
+    real = interventions.act
+    monkeypatch.setattr(interventions, "act", lambda *args: done.append("act") or real(*args))
     monkeypatch.setattr(World, "barrier", lambda self: done.append("barrier"))
     monkeypatch.setattr(World, "require_equal", lambda self, *told: done.append(": ".join(told)))
     go(session(dataset, tmp_path, short()))

@@ -16,8 +16,8 @@ from kamerton.core.errors import PipelineError, StoppedError
 from kamerton.core.stop import StopRequest
 from kamerton.data.manifest import Dataset
 from kamerton.tracking import JsonlTracker, RunDirectory, names, read_records
-from kamerton.training import checkpoint as checkpoint_module
 from kamerton.training import assessment, loop
+from kamerton.training import checkpoint as checkpoint_module
 from kamerton.training.checkpoint import read_checkpoint
 from kamerton.training.session import Session, fixed_threads
 from kamerton.training.state import TrainState

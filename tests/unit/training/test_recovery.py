@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,8 @@ import torch
 from kamerton.config.schema import TrainParams
 from kamerton.training.checkpoint import Checkpoints
 from kamerton.training.clipping import usual_norm
-from kamerton.training.recovery import (
-    Decision,
-    _saved,
-    act,
-    count_loud,
-    decide,
-    forget_bad_moments,
-)
+from kamerton.training.interventions import _saved, act, forget_bad_moments
+from kamerton.training.recovery import Decision, count_diverged, count_loud, decide
 from kamerton.training.state import ClipState, RecoveryState, TrainState
 from kamerton.training.step import StepResult
 
@@ -310,3 +305,32 @@ def test_moments_that_are_not_finite_are_forgotten_and_only_those() -> None:
     assert bad not in optimizer.state
     optimizer.step()  # and it goes on
     assert torch.isfinite(bad).all()
+
+
+def test_two_evaluations_far_above_the_best_are_a_divergence() -> None:
+    calm = dataclasses.replace(
+        CALM, best_step=400, best_quality=1.0, quality=1.9, recovery=past(first_quality=4.0)
+    )
+    bound = 1.0 + 0.3 * 3.0
+    assert count_diverged(calm, bound, TRAIN) == 0
+    assert count_diverged(calm, bound + 1e-6, TRAIN) == 1
+    assert count_diverged(calm, math.nan, TRAIN) == count_diverged(calm, math.inf, TRAIN) == 1
+    assert count_diverged(calm, 2.5, params(divergence_share=0.9)) == 0
+    once, twice = (
+        dataclasses.replace(calm, recovery=dataclasses.replace(calm.recovery, diverged=count))
+        for count in (1, 2)
+    )
+    assert count_diverged(once, 3.0, TRAIN) == 2
+    assert judge(once) is None
+    assert deed(judge(twice)) == ("divergence", "go_back_slower")
+    assert judge(twice, evaluated=False) is None
+    exhausted = dataclasses.replace(twice, recovery=dataclasses.replace(twice.recovery, count=3))
+    assert deed(judge(exhausted)) == ("divergence", "stop")
+
+
+def test_a_run_that_never_improved_has_nothing_to_diverge_from() -> None:
+    first = dataclasses.replace(
+        CALM, best_step=100, best_quality=4.0, recovery=past(first_quality=4.0)
+    )
+    assert count_diverged(first, 9.0, TRAIN) == 0
+    assert count_diverged(dataclasses.replace(CALM, best_step=0), 9.0, TRAIN) == 0

@@ -1,0 +1,200 @@
+import json
+import math
+
+import numpy as np
+import pytest
+
+from kamerton.cli import main
+from kamerton.config.stopping_section import EarlyStoppingParams
+from kamerton.smart_tuner.early_stop import EarlyStopController
+from kamerton.smart_tuner.recorded_curve import read_curve
+from kamerton.stopping import replay
+from kamerton.tracking import JsonlTracker, names
+from kamerton.tracking.hooks import EvalFacts, Measure, Note, Stop
+from kamerton.tracking.quality import quality_of
+
+COUNT, INTERVAL, TOTAL = 160, 10, 2000
+
+
+@pytest.fixture
+def values():
+    """Down, and slowly up again."""
+    time = np.arange(1, COUNT + 1)
+    noise = np.random.default_rng(0).normal(0, 0.004, COUNT)
+    return (0.3 + np.exp(-time / 15) + 0.01 * np.maximum(0, time - 50) + noise).tolist()
+
+
+@pytest.fixture
+def table(tmp_path, values):
+    path = tmp_path / "curve.csv"
+    rows = [f"{INTERVAL * (index + 1)},{value}" for index, value in enumerate(values)]
+    path.write_text("step,val\n" + "\n".join(rows) + "\n")
+    return path
+
+
+def replayed(capsys, *arguments):
+    assert main.exit_code(["runs", "replay", *map(str, arguments), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_csv_is_answered_as_by_the_function(table, values, capsys):
+    steps = [INTERVAL * (index + 1) for index in range(COUNT)]
+    for planned in (COUNT * INTERVAL, TOTAL):
+        alone = replay(values, planned, epochs=steps)
+        shown = replayed(capsys, table, "--planned", planned)
+        assert shown["stop"]["index"] == alone.stop_index
+        assert shown["stop"]["step"] == steps[alone.stop_index]
+        assert shown["stop"]["reason"] == alone.decisions[-1].reason
+        assert shown["checkpoint"]["step"] == steps[alone.checkpoint_index]
+        assert shown["saved_steps"] == planned - steps[alone.stop_index]
+        assert shown["saved_share"] == pytest.approx(shown["saved_steps"] / planned)
+        assert [row["voter"] for row in shown["votes"]] == [
+            vote.voter for vote in alone.decisions[-1].votes
+        ]
+    assert replayed(capsys, table)["planned_steps"] == COUNT * INTERVAL
+
+
+def test_attention_of_a_csv_counts(table, values, capsys, tmp_path):
+    free = replayed(capsys, table)["stop"]["index"]
+    lines = table.read_text().splitlines()
+    lost = tmp_path / "never_aligned.csv"
+    lost.write_text("\n".join([lines[0] + ",attention", *(f"{line},0.1" for line in lines[1:])]))
+    shown = replayed(capsys, lost)["stop"]
+    assert shown is None or shown["index"] != free
+
+
+def test_people_are_told_where_why_and_what_is_kept(table, tmp_path, capsys):
+    figure = tmp_path / "deep/replay.png"
+    figure.parent.mkdir()
+    assert main.exit_code(["runs", "replay", str(table), "--figure", str(figure)]) == 0
+    out = capsys.readouterr().out
+    for word in ("stop", "why", "keeps", "saved", "cusum", "mann_kendall", "forecast"):
+        assert word in out
+    assert figure.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_curve_that_still_falls_is_not_stopped(tmp_path, capsys):
+    path = tmp_path / "short.csv"
+    path.write_text("".join(f"{step},{1 / step}\n" for step in range(1, 60)))
+    shown = replayed(capsys, path, "--planned", 600)
+    assert shown["stop"] is None
+    assert (shown["saved_steps"], shown["regret"]) == (0, 0.0)
+    assert main.exit_code(["runs", "replay", str(path)]) == 0
+    assert "never" in capsys.readouterr().out
+
+
+def test_numbers_that_are_none_are_replayed_and_shown(tmp_path, capsys):
+    path = tmp_path / "nan.csv"
+    path.write_text("".join(f"{step},{1 / step}\n" for step in range(1, 30)) + "30,nan\n31,\n")
+    shown = replayed(capsys, path)
+    assert (shown["stop"]["cause"], shown["stop"]["step"]) == ("not_finite", 30)
+    assert shown["checkpoint"]["step"] == 29
+
+
+def test_a_run_is_replayed_as_it_was_lived(tmp_path, values, capsys):
+    """The recorded run's own hook and the replay of its record agree, vote for vote."""
+    watching = EarlyStopController.of(EarlyStoppingParams(), TOTAL, interval=INTERVAL)
+    lived = None
+    (tmp_path / "run").mkdir()
+    tracker = JsonlTracker(tmp_path / "run")
+    for index, value in enumerate(values):
+        step = INTERVAL * (index + 1)
+        seen = {
+            names.VAL_MEL_LOSS: value,
+            names.ATTENTION_SCORE: min(0.9, index / 20),
+            names.GATE_F1: 0.5 + index / 500,
+            names.PREMATURE_STOPPING: 0.1,
+            names.RUNAWAY_SHARE: 0.0,
+            names.ATTENTION_MONOTONICITY: 0.95,
+        }
+        tracker.log_metrics({names.TRAIN_LOSS: 0.5, names.LEARNING_RATE: 1e-3}, step)
+        tracker.log_metrics(seen, step)
+        facts = EvalFacts(step=step, total=TOTAL, values=seen, quality=quality_of(seen),
+                          train_loss=0.5, learning_rate=1e-3)  # fmt: skip
+        for action in watching.on_eval(facts):
+            if isinstance(action, Note):
+                tracker.log_event(action.event, step=step, **action.fields)
+            elif isinstance(action, Measure):
+                tracker.log_metrics(action.values, step)
+            elif isinstance(action, Stop) and lived is None:
+                lived = step, action.cause, action.reason
+    tracker.close("finished")
+    for path in (tmp_path / "run", tmp_path / "run/metrics.jsonl"):
+        shown = replayed(capsys, path)
+        assert shown["metric"] == "quality"
+        assert (shown["planned_steps"], shown["planned_from"]) == (TOTAL, "as recorded")
+        assert (shown["stop"]["step"], shown["stop"]["cause"], shown["stop"]["reason"]) == lived
+    assert replayed(capsys, path, "--metric", names.VAL_MEL_LOSS)["metric"] == names.VAL_MEL_LOSS
+    assert main.exit_code(["runs", "replay", str(path), "--metric", "nothing"]) == 2
+    assert names.VAL_MEL_LOSS in capsys.readouterr().err
+
+
+def test_tensorboard_is_replayed_as_the_same_curve(table, values, tmp_path, capsys):
+    from kamerton.tracking.tensorboard import TensorBoardTracker
+
+    folder = tmp_path / "run"
+    folder.mkdir()
+    tracker = TensorBoardTracker(folder / "tensorboard")
+    for index, value in enumerate(values):
+        tracker.log_metrics({names.VAL_LOSS: value}, INTERVAL * (index + 1))
+    tracker.close("finished")
+    for path in (folder, folder / "tensorboard"):
+        shown = replayed(capsys, path)
+        assert shown["metric"] == names.VAL_LOSS
+        assert shown["stop"]["index"] == replayed(capsys, table)["stop"]["index"]
+
+
+def test_parameters_of_a_file_decide(table, tmp_path, capsys):
+    path = tmp_path / "params.yaml"
+    path.write_text("train: {early_stopping: {enabled: false}}\n")
+    assert replayed(capsys, table)["stop"] is not None
+    assert replayed(capsys, table, "--params", path)["stop"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "code", "words"),
+    [
+        ("absent.csv", None, 4, "does not exist"),
+        ("empty.csv", "", 4, "no evaluations"),
+        ("names.csv", "step,value\n", 4, "no evaluations"),
+        ("words.csv", "1,2\n2,three\n", 1, "line 2"),
+        ("back.csv", "1,2\n5,2\n3,2\n", 1, "line 3: step 3 does not follow 5"),
+        ("wide.csv", "1,2,3,4\n", 4, "no evaluations"),
+        ("half.csv", "1,2\n1.5,2\n", 1, "line 2"),
+        ("binary.csv", b"\xff\xfe\x00", 1, "not text"),
+        ("metrics.jsonl", "", 4, "no evaluations"),
+        ("curve.xlsx", "", 2, "form"),
+    ],
+)
+def test_a_bad_file_is_told_of(tmp_path, capsys, name, content, code, words):
+    path = tmp_path / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        path.write_text(content)
+    assert main.exit_code(["runs", "replay", str(path)]) == code
+    error = capsys.readouterr().err
+    assert words in error
+    assert "fix:" in error
+
+
+def test_a_folder_without_a_record_and_a_plan_too_short_are_told_of(tmp_path, table, capsys):
+    (tmp_path / "empty").mkdir()
+    assert main.exit_code(["runs", "replay", str(tmp_path / "empty")]) == 4
+    assert main.exit_code(["runs", "replay", str(table), "--planned", "100"]) == 2
+    assert str(COUNT * INTERVAL) in capsys.readouterr().err
+
+
+def test_what_a_record_tells_of_training_is_taken(tmp_path):
+    tracker = JsonlTracker(tmp_path)
+    for step in range(1, 7):
+        rate = {names.LEARNING_RATE: 1e-3 / step} if step != 6 else {}
+        tracker.log_metrics({names.TRAIN_LOSS: float(step), **rate}, step)
+        if step % 3 == 0:
+            tracker.log_metrics({names.VAL_LOSS: 1.0 / step, names.GATE_F1: math.nan}, step)
+    tracker.close("finished")
+    curve = read_curve(tmp_path)
+    assert (curve.metric, curve.steps, curve.planned) == (names.VAL_LOSS, [3, 6], None)
+    assert [one.train_loss for one in curve.observations] == [2.0, 5.0]
+    assert [one.learning_rate for one in curve.observations] == [1e-3 / 3, 1e-3 / 5]
+    assert [one.gate_f1 for one in curve.observations] == [None, None]
