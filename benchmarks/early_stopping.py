@@ -24,7 +24,8 @@ import json
 import multiprocessing
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -64,6 +65,7 @@ LEAST_GAIN = 1.3
 SPEECH_RIGHT = 0.95
 SPEECH_SAVED = 0.30
 PEERS = 20
+PROGRESS_SECONDS = 5.0
 REAL = Path(__file__).resolve().parents[2] / "shared" / "curves"
 ABLATIONS: dict[str, dict[str, Any]] = {
     "voter cusum": {"silent_voters": ("cusum",)},
@@ -162,8 +164,8 @@ def play_synthetic(job: tuple[str, int, bool]) -> dict[str, Outcome]:
 
 def play_real(job: tuple[Curve, Sequence[Curve], bool]) -> dict[str, Outcome]:
     """All rules on one real curve; ``peers`` are the other runs of its task."""
-    curve, peers, _ = job
-    rules = methods() | ablations()
+    curve, peers, ablated = job
+    rules = methods() | (ablations() if ablated else {})
     for name, startup in (("median rule", 0.0), ("median rule from 20%", stop_rules.STARTUP_SHARE)):
         rules[name] = stop_rules.median(lambda _: peers, startup=startup)
     return {name: play(rule, curve) for name, rule in rules.items() if name != TOLD}
@@ -175,11 +177,15 @@ def play_all(
     """Every job's outcomes, in the order of the jobs."""
     found: Results = {}
     began = shown = time.monotonic()
-    with multiprocessing.get_context("fork").Pool(processes) as pool:
-        for done, row in enumerate(pool.imap(work, jobs, chunksize=4), start=1):
+    with ExitStack() as stack:
+        rows: Iterable[dict[str, Outcome]] = map(work, jobs)
+        if processes > 1:
+            context = multiprocessing.get_context("fork")
+            rows = stack.enter_context(context.Pool(processes)).imap(work, jobs, chunksize=4)
+        for done, row in enumerate(rows, start=1):
             for name, outcome in row.items():
                 found.setdefault(name, []).append(outcome)
-            if time.monotonic() - shown > 5 or done == len(jobs):
+            if time.monotonic() - shown > PROGRESS_SECONDS or done == len(jobs):
                 shown = time.monotonic()
                 left = (shown - began) / done * (len(jobs) - done)
                 say(f"{what}: {done} of {len(jobs)} curves, about {left:.0f} s to go")
@@ -275,7 +281,9 @@ def judge_synthetic(results: Results, scores: Mapping[str, Score]) -> list[bool]
         return [judge(False, f"no share of patience is right in {LEAST_RIGHT:.0%}")]
     bar, mine = scores[best], scores[OURS]
     gain, (low, high) = ratio(results[OURS], results[best])
+    told, _ = ratio(results[TOLD], results[best])
     print(f"\nthe best fixed share that is right in {LEAST_RIGHT:.0%}: {best}")
+    print(f"{TOLD}: right in {scores[TOLD].right:.3f}, {told:.2f} times its saving")
     return [
         judge(mine.right >= bar.right, f"right in {mine.right:.3f} (at least {bar.right:.3f})"),
         judge(
@@ -301,7 +309,9 @@ def judge_speech(scores: Mapping[str, Score]) -> list[bool]:
     ]
 
 
-def run_real(folder: Path, processes: int) -> tuple[dict[str, Results], list[bool], dict[str, Any]]:
+def run_real(
+    folder: Path, processes: int, *, ablated: bool
+) -> tuple[dict[str, Results], list[bool], dict[str, Any]]:
     """Tables of the real curves; empty where there are none."""
     files = sorted(folder.glob("*.json.gz"))
     if not files:
@@ -315,12 +325,13 @@ def run_real(folder: Path, processes: int) -> tuple[dict[str, Results], list[boo
         if not chosen:
             continue
         jobs = [
-            (one, [o for o in curves if o.family == one.family and o.name != one.name], True)
+            (one, [o for o in curves if o.family == one.family and o.name != one.name], ablated)
             for one in chosen
         ]
         found[title] = play_all(play_real, jobs, title, processes)
         scores = show_table(f"{title}: {len(chosen)} runs", found[title], list(methods()))
-        show_ablations(title, found[title])
+        if ablated:
+            show_ablations(title, found[title])
         held += judge_speech(scores) if speech else []
         figures[title] = {name: asdict(one) for name, one in scores.items()}
     return found, held, figures
@@ -351,7 +362,9 @@ def main() -> int:
     if given.ablation_curves:
         show_ablations("synthetic", results)
     held = judge_synthetic(results, scores)
-    real, real_held, real_figures = run_real(given.real, given.processes)
+    real, real_held, real_figures = run_real(
+        given.real, given.processes, ablated=bool(given.ablation_curves)
+    )
     everything = {title: scores} | {t: {n: score(o) for n, o in r.items()} for t, r in real.items()}
     if given.figure:
         given.figure.write_bytes(draw(everything, list(methods())))

@@ -1,6 +1,6 @@
 """How soon the search finds good hyperparameters, against random search and Optuna's TPE.
 
-    python -m benchmarks.search [--seeds 24] [--first-seed 0] [--workers 2] [--json FILE]
+    python -m benchmarks.search [--seeds 20] [--first-seed 0] [--workers 2] [--json FILE]
 
 Every seed is a task of its own from ``search_surrogates.py``: the default search space, learning
 curves that rank trials by luck until attention aligns, regions that diverge. A search may train as
@@ -17,7 +17,8 @@ median of random configurations, and 1 counts where no trial is complete yet. Me
 * all others run through our engine, journal included, with the parameters that are shipped and the
   name as ``tune.sampler``; they try the unchanged parameters first, which ``baseline`` gives alone.
 * ``auto + history``: its first trials are the best of searches on three similar tasks (everything
-  moved by about a third of its spread), each of 15 trials, taken from a real history file.
+  moved by about a third of its spread), by the default sampler with a budget of 20 trials each,
+  taken from a real history file.
 
 The sampler ``auto`` was developed on seeds from 1000; those reported begin at 0. Ends with 1 unless
 auto has at most 0.8 times TPE's regret at 20 and 30, and with history 0.5 times at 5.
@@ -61,7 +62,7 @@ from kamerton.smart_tuner.study import best_of
 BUDGETS = (5, 10, 20, 30)  # whole trials
 MOST_TRIALS = 120  # in a budget of 30: the engine must not end before the budget
 STARTUP = {"startup_trials": 10}  # of TPE with 30 trials, which a larger number would raise
-HISTORY_TASKS, HISTORY_BUDGET = 3, 15
+HISTORY_TASKS, HISTORY_BUDGET = 3, 20
 RESAMPLES = 4000
 TPE, AUTO, HISTORY = "tpe (Optuna)", "auto", "auto + history"
 BARS = ((AUTO, 20, 0.8), (AUTO, 30, 0.8), (HISTORY, 5, 0.5))
@@ -142,7 +143,7 @@ def similar_history(task: Task, seed: int, folder: Path) -> list[dict[str, Any]]
         other = task.similar(rng)
         # A seed of its own: other luck and other draws than those of the task at hand.
         other_seed = 50_000 + 10 * seed + index
-        trace, _ = ours(other, other_seed, {"sampler": AUTO}, HISTORY_BUDGET)
+        trace, _ = ours(other, other_seed, {"sampler": "tpe", **STARTUP}, HISTORY_BUDGET)
         best = trace[-1][1]
         if best is None:
             continue
@@ -254,25 +255,21 @@ def summary(rows: list[dict[str, Any]], seeds: int) -> dict[str, Any]:
 
 def show(found: dict[str, Any]) -> None:
     """Two tables: regrets, and ratios to TPE."""
-    print(
-        f"\n| regret at a budget of | {' | '.join(f'{b} trials' for b in BUDGETS)} | trials made |"
-    )
-    print("|---|" + "---|" * (len(BUDGETS) + 1))
+    columns = " | ".join(f"{budget} trials" for budget in BUDGETS)
+    rule = "|---|" + "---|" * (len(BUDGETS) + 1)
+    print(f"\n| regret at a budget of | {columns} | trials made |\n{rule}")
     for name, one in found.items():
-        cells = [
-            f"{item['regret']:.3f} ({item['interval'][0]:.3f} to {item['interval'][1]:.3f})"
-            for item in one["budgets"]
-        ]
+        cells = [_cell(item["regret"], item["interval"], 3) for item in one["budgets"]]
         print(f"| {name} | {' | '.join(cells)} | {one['trials']:.0f} |")
-    print(f"\n| times {TPE} at | {' | '.join(f'{b} trials' for b in BUDGETS)} | CPU s per study |")
-    print("|---|" + "---|" * (len(BUDGETS) + 1))
+    print(f"\n| times {TPE} at | {columns} | CPU s per study |\n{rule}")
     for name, one in found.items():
-        cells = [
-            f"{item['ratio']:.2f} ({item['ratio_interval'][0]:.2f} to "
-            f"{item['ratio_interval'][1]:.2f})"
-            for item in one["budgets"]
-        ]
+        cells = [_cell(item["ratio"], item["ratio_interval"], 2) for item in one["budgets"]]
         print(f"| {name} | {' | '.join(cells)} | {one['cpu_seconds']:.1f} |")
+
+
+def _cell(value: float, bounds: tuple[float, float], digits: int) -> str:
+    low, high = bounds
+    return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def verdict(found: dict[str, Any]) -> bool:
@@ -290,7 +287,7 @@ def verdict(found: dict[str, Any]) -> bool:
 def main() -> int:
     """Run all methods on all seeds."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=24)
+    parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--json", type=Path)
@@ -306,13 +303,15 @@ def main() -> int:
         for done, row in enumerate(pool.map(measure, jobs), start=1):
             rows.append(row)
             if done % len(seeds) == 0:
-                print(f"{done} of {len(jobs)}: {row['method']}", file=sys.stderr)
+                means = np.mean([item["regrets"] for item in rows[-len(seeds) :]], axis=0)
+                words = f"{done} of {len(jobs)}: {row['method']} {means.round(3).tolist()}"
+                print(words, file=sys.stderr, flush=True)
     found = summary(rows, len(seeds))
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"summary": found, "rows": rows}, indent=1))
     show(found)
     met = verdict(found)
     print(f"{arguments.seeds} tasks, {(time.monotonic() - began) / 60:.1f} minutes")
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"summary": found, "rows": rows}, indent=1))
     return 0 if met else 1
 
 

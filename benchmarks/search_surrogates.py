@@ -253,7 +253,7 @@ def reference(task: Task) -> Reference:
 
 
 def _neighbour(config: Config, rng: np.random.Generator, width: float) -> dict[str, Choice]:
-    """A configuration beside this one: ranges moved by ``width`` of themselves, a choice redrawn."""
+    """A configuration beside this one: ranges moved by ``width`` of them, a choice redrawn."""
     near = dict(config)
     for name, dimension in SPACE.items():
         if dimension.choices is not None:

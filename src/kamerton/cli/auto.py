@@ -16,6 +16,8 @@ from kamerton.cli.stage_commands import (
 )
 from kamerton.config.loading import load_params
 from kamerton.config.schema import Params
+from kamerton.core.errors import UsageError
+from kamerton.core.ranks import Ranks
 from kamerton.stages import StageReport
 from kamerton.stages.auto import STAGES_OF, AutoPaths, ByHand, Mode, auto
 from kamerton.stages.spec import STAGES
@@ -103,6 +105,11 @@ def auto_command(
     What was interrupted goes on when the same command is run again, and finished work is not done
     again. Values given here beat what the analysis recommends and what the search finds.
     """
+    if Ranks.of_environment().size > 1:
+        raise UsageError(
+            "`kamerton auto` runs in one process.",
+            hint="run `kamerton auto --mode optimize`, then train: `torchrun … -m kamerton train`",
+        )
     loaded = load_params(
         params,
         overrides=overrides or [],

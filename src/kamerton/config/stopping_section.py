@@ -41,12 +41,12 @@ class CusumParams(Section):
 class ForecastParams(Section):
     """The forecast of what the rest of the plan would bring."""
 
-    min_share: Share = Field(0.55, description="share of the plan before which it stops nothing")
+    min_share: Share = Field(0.53, description="share of the plan before which it stops nothing")
     min_improvement: Share = Field(
         0.01, description="improvement that counts, as a share of the range so far"
     )
     stop_probability: Share = Field(
-        0.01, description="probability of such an improvement below which it asks to stop"
+        0.3, description="probability of such an improvement up to which it may stop a run"
     )
     max_misfit: Share = Field(
         0.03, description="lasting deviation from its curve, of the range, from which it is silent"
@@ -100,7 +100,7 @@ class EarlyStoppingParams(Section):
 
     enabled: bool = Field(True, description="false: a run ends with its budget")
     patience_share: float = Field(
-        0.25, gt=0.0, le=1.0, description="share of the plan without a better evaluation to bear"
+        0.35, gt=0.0, le=1.0, description="share of the plan without a better evaluation to bear"
     )
     min_evaluations: int = Field(8, ge=2, description="no run ends before so many evaluations")
     min_delta: Share = Field(
@@ -113,7 +113,7 @@ class EarlyStoppingParams(Section):
         (
             PatienceStage(name="warmup", share=0.1, multiplier=1.5),
             PatienceStage(name="main", share=0.5, multiplier=1.0),
-            PatienceStage(name="fine_tune", share=0.4, multiplier=0.8),
+            PatienceStage(name="fine_tune", share=0.4, multiplier=0.7),
         ),
         min_length=1,
         description="what each stretch of the plan makes of the patience; shares count relatively",
@@ -122,7 +122,7 @@ class EarlyStoppingParams(Section):
         0.3, description="how much of the patience the voters' evidence can take or add"
     )
     surprise_gain: float = Field(
-        0.4, ge=0.0, description="what a curve that departed from its forecast adds to the patience"
+        0.8, ge=0.0, description="what a curve that departed from its forecast adds to the patience"
     )
     ensemble_weights: EnsembleWeights = Field(
         default_factory=EnsembleWeights, description="what each group of voters counts"

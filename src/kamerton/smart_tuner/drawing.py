@@ -104,8 +104,8 @@ def draw(
             space=tune.search_space,
         ),
     )
-    for trial in known if sampler == "cma_es" else shown_to(sampler, known):
-        scratch.add_trial(trial.frozen(space))
+    for item in known if sampler == "cma_es" else shown_to(sampler, known):
+        scratch.add_trial(item.frozen(space))
     trial = scratch.ask(space)
     frozen = scratch.get_trials(deepcopy=False)[trial.number]
     return dict(trial.params), dict(frozen.system_attrs)

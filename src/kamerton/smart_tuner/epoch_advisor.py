@@ -210,18 +210,21 @@ _WITHOUT: Mapping[HistoryState, str] = {
     "off": "history is switched off (analyze.history): the rule alone",
     "absent": "no run has finished yet: the rule alone",
     "unreadable": "the history cannot be read: the rule alone",
-    "read": "none of the {known} finished runs was given enough epochs to tell: the rule alone",
+    "read": "none of the {known} finished runs had weights of its own and enough epochs to tell: "
+    "the rule alone",
 }
 
 
 def usable(run: RunOutcome) -> bool:
     """Whether a run can tell how long training takes.
 
-    One that was given up cannot, nor one that was given less than half of the rule: its learning
-    rate fell before the voice was learned, so it is near its best early, whatever that is.
+    One that was given up cannot, nor one that began with the weights of another, nor one that was
+    given less than half of the rule: its learning rate fell before the voice was learned, so it is
+    near its best early, whatever that is.
     """
     return (
         run.ended != "gave_up"
+        and not run.warm_started
         and run.rule_epochs > 0
         and run.near_best_step > 0
         and run.planned_epochs >= LEAST_PLAN * run.rule_epochs

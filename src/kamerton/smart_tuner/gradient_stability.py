@@ -155,8 +155,9 @@ class GradientStabilityMonitor:
         }  # fmt: skip
         told: list[Action] = [Measure(figures)]
         told += [Note("unstable_gradients", episode) for episode in episodes]
-        if episodes:
-            told.append(_alert(record, episodes))
+        loud = [episode for episode in episodes if episode["grad_norm"] is not None]
+        if loud:  # of numbers that are not finite others tell at once
+            told.append(_alert(record, loud))
         return told
 
     def on_epoch(self, facts: StepFacts) -> None:
@@ -197,10 +198,8 @@ class GradientStabilityMonitor:
 
 
 def _alert(record: GradientRecord, episodes: Sequence[Mapping[str, Any]]) -> Alert:
-    lost = all(episode["grad_norm"] is None for episode in episodes)
-    what = "not finite" if lost else "far above the usual"
+    text = f"gradients were far above the usual for {record.unstable} of {record.steps} steps"
     parts = sorted({str(episode["part"]) for episode in episodes if episode["part"]})
-    text = f"gradients were {what} for {record.unstable} of {record.steps} steps"
     where = f", most of all in {', '.join(parts)}" if parts else ""
     figures = {"episodes": record.episodes, "largest_norm": record.largest}
-    return Alert("nan" if lost else "explosion", text + where, figures)
+    return Alert("explosion", text + where, figures)

@@ -72,7 +72,7 @@ class Descriptors:
         try:
             return cls(
                 hours=float(analysis["hours"]),
-                speakers=len(card["speakers"]),
+                speakers=len(card.get("speakers") or (card["speaker"],)),
                 language=str(card["language"]),
                 quality_score=float(analysis["quality"]["score"]),
                 sample_rate_hz=int(card["sample_rate_hz"]),
@@ -120,6 +120,7 @@ class RunOutcome:
             evaluation to the best.
         quality: Figure of merit of the best evaluation, lower is better.
         ended: budget, or the cause of its early end.
+        warm_started: Whether it began with the weights of another.
         minutes: From its start to its end by the clock, pauses included.
         curve: (step, figure of merit) of every evaluation, finite ones.
         params: Parameters that matter for comparing runs: batch size, learning rate, preset.
@@ -139,6 +140,7 @@ class RunOutcome:
     near_best_step: int
     quality: float
     ended: str = "budget"
+    warm_started: bool = False
     minutes: float = 0.0
     curve: tuple[tuple[int, float], ...] = ()
     params: Mapping[str, Any] = field(default_factory=dict)

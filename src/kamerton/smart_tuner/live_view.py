@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from kamerton.core.progress import clock
 from kamerton.smart_tuner.live_frame import CURVES, DECISION, Frame, RunView, StudyView, TrialView
@@ -14,10 +14,11 @@ from kamerton.tracking import names
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
-    from rich.table import Table
+    from rich.text import Text
 
 _DETAILED: Final = 2  # runs shown with their curves
 _LISTED: Final = 12
+_FRAME_WIDTH: Final = 4  # of a panel, without what is in it
 _REST_WIDTH: Final = 57  # of a row of the curves, without the curve
 _SMALL_WIDTH: Final = 20  # of a curve in a table
 _LABELS: Final = {names.ATTENTION_SCORE: "attention"}
@@ -48,41 +49,53 @@ def render(frame: Frame, console: Console, *, now: float | None = None) -> Rende
 
     if not frame.runs and not frame.studies:
         return Text("no run yet: waiting for one")
-    signs = BLOCKS if console.encoding.lower().startswith("utf") else PLAIN
     moment = time.time() if now is None else now
-    width = max(10, console.width - _REST_WIDTH)
     running = [run for run in frame.runs if run.state == "running"]
-    detailed = (running or list(frame.runs))[: _DETAILED if running else 1]
-    parts: list[RenderableType] = [_run_panel(run, width, signs, moment) for run in detailed]
-    parts += [_study_panel(study, signs) for study in frame.studies]
+    detailed = running[:_DETAILED] or _newest(frame)
+    parts: list[RenderableType] = [_run_panel(run, console, moment) for run in detailed]
+    parts += [_study_panel(study, console) for study in frame.studies]
     others = [run for run in frame.runs if run not in detailed and not _in_study(run, frame)]
     if others:
-        parts.append(_others(others, signs))
+        parts.append(_others(others, console))
     return Group(*parts)
+
+
+def _signs(console: Console) -> str:
+    """What curves are drawn with: the blocks, where the output can hold them."""
+    return BLOCKS if console.encoding.lower().startswith("utf") else PLAIN
+
+
+def _newest(frame: Frame) -> list[RunView]:
+    """The run to look at where none goes on: rather one by itself than a trial."""
+    return [*[run for run in frame.runs if not _in_study(run, frame)], *frame.runs][:1]
 
 
 def _in_study(run: RunView, frame: Frame) -> bool:
     return any(run.run.startswith(f"{study.study}/") for study in frame.studies)
 
 
-def _run_panel(run: RunView, width: int, signs: str, now: float) -> RenderableType:
+def _run_panel(run: RunView, console: Console, now: float) -> RenderableType:
+    from rich.text import Text
+
+    title = [(_short(run.run, 48), "bold"), (f"  {run.state}", _COLOURS.get(run.state, ""))]
+    parts: list[RenderableType] = [Text(standing(run, now)), _curves(run, console)]
+    if run.decision is not None:
+        parts += ["", _votes(run.decision, console)]
+    if run.events:
+        parts += ["", _events(run.events, console)]
+    return _panel(title, parts, console)
+
+
+def _panel(
+    title: Sequence[tuple[str, str]], parts: Sequence[RenderableType], console: Console
+) -> RenderableType:
     from rich import box
     from rich.console import Group
     from rich.panel import Panel
     from rich.text import Text
 
-    title = Text.assemble(
-        (_short(run.run, 48), "bold"), "  ", (run.state, _COLOURS.get(run.state, "default"))
-    )
-    parts: list[RenderableType] = [Text(standing(run, now)), _curve_table(run, width, signs)]
-    if run.decision is not None:
-        parts += ["", _votes(run.decision)]
-    if run.events:
-        parts += ["", _events(run.events)]
-    return Panel(
-        Group(*parts), title=title, title_align="left", box=box.SQUARE if signs == PLAIN
-        else box.ROUNDED, safe_box=True,
-    )  # fmt: skip
+    edge = box.ASCII if _signs(console) == PLAIN else box.ROUNDED
+    return Panel(Group(*parts), title=Text.assemble(*title), title_align="left", box=edge)
 
 
 def standing(run: RunView, now: float) -> str:
@@ -100,8 +113,9 @@ def standing(run: RunView, now: float) -> str:
     return "  ".join(parts)
 
 
-def _curve_table(run: RunView, width: int, signs: str) -> Table:
-    table = _grid(4)
+def _curves(run: RunView, console: Console) -> RenderableType:
+    rows: list[list[str | Text]] = []
+    width = max(10, console.width - _REST_WIDTH)
     for name in CURVES:
         curve = run.curves.get(name)
         if curve is None or not len(curve):
@@ -109,40 +123,58 @@ def _curve_table(run: RunView, width: int, signs: str) -> Table:
         span = _UNIT if name == names.ATTENTION_SCORE else None
         found = curve.best(lowest=name != names.ATTENTION_SCORE)
         best = "" if found is None else f"best {found[1]:.3g} at {found[0]}"
-        line = sparkline(curve.values, width, span=span, blocks=signs)
+        line = sparkline(curve.values, width, span=span, blocks=_signs(console))
         label = _LABELS.get(name, name.replace("_", " "))
-        table.add_row(label, line, f"{curve.values[-1]:.4g}", best)
-    return table
+        rows.append([label, line, f"{curve.values[-1]:.4g}", best])
+    return _rows(rows, console)
 
 
-def _grid(columns: int) -> Table:
-    from rich.table import Table
+def _rows(
+    rows: Sequence[Sequence[str | Text]], console: Console, *, right: Iterable[int] = ()
+) -> RenderableType:
+    """Cells below each other, cut where the panel ends; ``right`` columns end at one place.
 
-    table = Table.grid(padding=(0, 2))
-    for _ in range(columns - 1):
-        table.add_column(no_wrap=True, overflow="ellipsis")
-    table.add_column(overflow="ellipsis", no_wrap=True)
-    return table
+    Rich's tables make all columns narrower where one is too wide; here only the last gives way.
+    """
+    from rich.text import Text
+
+    cells = [[Text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
+    columns = max(map(len, cells), default=0)
+    widths = [
+        max((row[place].cell_len for row in cells if place < len(row)), default=0)
+        for place in range(columns)
+    ]
+    overflow: Literal["crop", "ellipsis"] = "crop" if _signs(console) == PLAIN else "ellipsis"
+    lines: list[Text] = []
+    for row in cells:
+        line = Text()
+        for place, cell in enumerate(row):
+            gap = " " * (widths[place] - cell.cell_len)
+            parts = (gap, cell) if place in right else (cell, gap)
+            line.append_text(Text.assemble(*parts, "  "))
+        line.rstrip()
+        line.truncate(console.width - _FRAME_WIDTH, overflow=overflow)
+        lines.append(line)
+    return Text("\n").join(lines)
 
 
-def _votes(event: RunEvent) -> RenderableType:
+def _votes(event: RunEvent, console: Console) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    table = _grid(4)
-    votes = [vote for vote in event.fields.get("votes", ()) if isinstance(vote, Mapping)]
-    for vote in votes:
+    rows: list[list[str | Text]] = []
+    for vote in event.fields.get("votes", ()):
+        if not isinstance(vote, Mapping):
+            continue
         score, confidence = _number(vote.get("score")), _number(vote.get("confidence"))
-        side = "stop" if score > 0 else ("go on" if score < 0 else "-")
+        side = "stop" if score > 0 else ("go on" if score < 0 else "no opinion")
         colour = "red" if score > 0 else ("green" if score < 0 else "dim")
-        table.add_row(
-            f"  {vote.get('voter')}",
-            Text(f"{score:+.2f} {side}", style=colour),
-            f"sure {confidence:.2f}",
-            str(vote.get("reason", "")),
-        )
+        rows.append([
+            f"  {vote.get('voter')}".replace("_", " "), Text(f"{score:+.2f} {side}", style=colour),
+            f"sure {confidence:.2f}", str(vote.get("reason", "")),
+        ])  # fmt: skip
     colour = "bold red" if event.fields.get("stop") else "bold"
-    return Group(Text(decision_text(event), style=colour), table)
+    return Group(Text(decision_text(event), style=colour), _rows(rows, console))
 
 
 def _number(value: Any) -> float:
@@ -169,56 +201,45 @@ def decision_text(event: RunEvent) -> str:
     return ", ".join(parts)
 
 
-def _events(events: Sequence[RunEvent]) -> Table:
+def _events(events: Sequence[RunEvent], console: Console) -> RenderableType:
     from rich.text import Text
 
-    table = _grid(3)
+    rows: list[list[str | Text]] = []
     for event in events:
-        style = "yellow" if event.name in _WORRYING else "default"
+        style = "yellow" if event.name in _WORRYING else ""
         step = "" if event.step is None else f"step {event.step}"
-        table.add_row(step, Text(event.name.replace("_", " "), style=style), words(event.fields))
-    return table
+        rows.append([step, Text(event.name.replace("_", " "), style=style), words(event.fields)])
+    return _rows(rows, console)
 
 
 def words(fields: Mapping[str, Any]) -> str:
-    """Nested fields as words."""
-    return ", ".join(f"{name.replace('_', ' ')} {_word(value)}" for name, value in fields.items())
+    """Nested fields as words; empty ones are left out."""
+    told = ((name, _word(value)) for name, value in fields.items())
+    return ", ".join(f"{name.replace('_', ' ')} {word}" for name, word in told if word)
 
 
 def _word(value: Any) -> str:
     if isinstance(value, Mapping):
-        return f"({words(value)})"
+        return f"({words(value)})" if value else ""
     if isinstance(value, list | tuple):
         return " ".join(map(_word, value)) or "none"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _study_panel(study: StudyView, signs: str) -> RenderableType:
-    from rich import box
-    from rich.panel import Panel
-    from rich.table import Table
-    from rich.text import Text
-
+def _study_panel(study: StudyView, console: Console) -> RenderableType:
     ended = sum(trial.state in ("complete", "pruned", "failed") for trial in study.trials)
     said = [f"{ended} trials ended" if study.planned is None else f"{ended} of {study.planned}"]
     if study.best is not None:
         said.append(f"best {study.best.objective:.4g} (trial {study.best.number})")
     if study.eta_seconds is not None:
         said.append(f"about {clock(study.eta_seconds)} left")
-    title = Text.assemble((_short(study.study, 30), "bold"), "  ", ", ".join(said))
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in ("trial", "state", "objective", "step"):
-        table.add_column(name, justify="left" if name == "state" else "right", no_wrap=True)
-    table.add_column(names.VAL_MEL_LOSS, no_wrap=True, overflow="crop")
-    table.add_column("attention", no_wrap=True, justify="right")
+    head: list[str | Text] = ["trial", "state", "objective", "step", "val mel loss", "attention"]
     shown = _shown_trials(study)
-    for trial in shown:
-        table.add_row(*_trial_row(trial, trial is study.best, signs))
-    hidden = len(study.trials) - len(shown)
-    if hidden:
-        table.add_row("", f"and {hidden} more")
-    plain = signs == PLAIN
-    return Panel(table, title=title, title_align="left", box=box.SQUARE if plain else box.ROUNDED)
+    rows = [head, *(_trial_row(trial, trial is study.best, console) for trial in shown)]
+    if len(study.trials) > len(shown):
+        rows.append(["", f"and {len(study.trials) - len(shown)} more"])
+    title = [(_short(study.study, 30), "bold"), ("  " + ", ".join(said), "")]
+    return _panel(title, [_rows(rows, console, right=(2, 3))], console)
 
 
 def _shown_trials(study: StudyView) -> Sequence[TrialView]:
@@ -229,44 +250,46 @@ def _shown_trials(study: StudyView) -> Sequence[TrialView]:
     return newest
 
 
-def _trial_row(trial: TrialView, best: bool, signs: str) -> list[RenderableType]:
+def _trial_row(trial: TrialView, best: bool, console: Console) -> list[str | Text]:
     from rich.text import Text
 
     run = trial.run
     objective = "" if trial.objective is None else f"{trial.objective:.4g}"
-    curve = run.curves.get(names.VAL_MEL_LOSS) if run else None
     attention = run.curves.get(names.ATTENTION_SCORE) if run else None
     last = "" if attention is None or not len(attention) else f"{attention.values[-1]:.2f}"
     return [
-        f"{'* ' if best else ''}{trial.label}",
-        Text(trial.state, style=_COLOURS.get(trial.state, "default")),
+        f"{'*' if best else ' '} {trial.label}",
+        Text(trial.state, style=_COLOURS.get(trial.state, "")),
         objective,
         "" if run is None else str(run.step),
-        "" if curve is None else sparkline(curve.values, _SMALL_WIDTH, blocks=signs),
+        "" if run is None else _small_curve(run, console),
         last,
     ]
 
 
-def _others(runs: Sequence[RunView], signs: str) -> RenderableType:
+def _small_curve(run: RunView, console: Console) -> str:
+    curve = run.curves.get(names.VAL_MEL_LOSS)
+    return "" if curve is None else sparkline(curve.values, _SMALL_WIDTH, blocks=_signs(console))
+
+
+def _others(runs: Sequence[RunView], console: Console) -> RenderableType:
     from rich.text import Text
 
-    table = _grid(4)
-    for run in runs[:_LISTED]:
-        curve = run.curves.get(names.VAL_MEL_LOSS)
-        table.add_row(
-            _short(run.run, 40),
-            Text(run.state, style=_COLOURS.get(run.state, "default")),
-            f"step {run.step}",
-            "" if curve is None else sparkline(curve.values, _SMALL_WIDTH, blocks=signs),
-        )
+    rows: list[list[str | Text]] = [
+        [
+            _short(run.run, 40), Text(run.state, style=_COLOURS.get(run.state, "")),
+            f"step {run.step}", _small_curve(run, console),
+        ]
+        for run in runs[:_LISTED]
+    ]  # fmt: skip
     if len(runs) > _LISTED:
-        table.add_row(f"and {len(runs) - _LISTED} more")
-    return table
+        rows.append([f"and {len(runs) - _LISTED} more"])
+    return _rows(rows, console)
 
 
 def _short(run: str, width: int) -> str:
     """The end of a path, which tells runs apart."""
-    return run if len(run) <= width else f"…{run[1 - width :]}"
+    return run if len(run) <= width else f"..{run[2 - width :]}"
 
 
 def lines(events: Iterable[Event]) -> list[str]:

@@ -194,7 +194,8 @@ class QualityForecast:
         Without a history, or one that cannot be read, it has the interval of no history.
         """
         try:
-            runs = [run for run in History(history).runs() if run.ended != "gave_up"]
+            known = History(history).runs()
+            runs = [run for run in known if run.ended != "gave_up" and not run.warm_started]
             if not runs:
                 return cls()
             here = Descriptors.of(read_json(analysis, produced_by="analyze"), card)

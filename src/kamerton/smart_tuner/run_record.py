@@ -82,6 +82,7 @@ def outcome_of(
         near_best_step=near_best_step(curve),
         quality=best,
         ended=ended,
+        warm_started=_origin(run).get("warm_start_sha256") is not None,
         minutes=_minutes(status),
         curve=tuple(curve),
         params=_params(run),
@@ -121,6 +122,11 @@ def _minutes(status: RunStatus) -> float:
     except ValueError:
         return 0.0
     return round((ended - begun).total_seconds() / 60.0, 2)
+
+
+def _origin(run: RunDirectory) -> dict[str, Any]:
+    """What the run noted of what it is made from."""
+    return read_json(run.path / "origin.json", produced_by="train")
 
 
 def _params(run: RunDirectory) -> dict[str, Any]:

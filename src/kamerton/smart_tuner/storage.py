@@ -1,5 +1,6 @@
 """Where a study is kept: a journal in its folder, or a server that several tuners share."""
 
+import importlib.util
 import os
 import warnings
 from pathlib import Path
@@ -78,10 +79,8 @@ def _grpc_storage(url: str) -> "optuna.storages.BaseStorage":
     import optuna
 
     parts = urlsplit(url)
-    try:
-        import grpc  # noqa: F401 - optuna imports it late, with a message of its own
-    except ImportError as error:
-        raise ToolMissingError("grpcio (for tune.storage: grpc://)", extra="tune") from error
+    if importlib.util.find_spec("grpc") is None:
+        raise ToolMissingError("grpcio (for tune.storage: grpc://)", extra="tune")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         proxy = optuna.storages.GrpcStorageProxy(

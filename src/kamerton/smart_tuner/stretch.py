@@ -41,6 +41,7 @@ from kamerton.tracking.run_directory import RunDirectory, list_runs
 _FOLDER: Final = "generations"
 _MADE_WITH: Final = "made_with"  # the trainer's event: what train.changes made of a step
 _EQUAL: Final = 1e-6  # relative; factors pass through a few products
+_ATTEMPTS: Final = 2  # of a trainer that fails: a full memory is no fault of the candidate
 _KEPT: Final = 8  # checkpoints; those that a recovery may go back to among them
 # A trainer that ends so would end so with any hyperparameters: not the candidate's fault.
 _ENVIRONMENT_FAULTS: Final = frozenset(
@@ -111,9 +112,13 @@ class Stretches:
         if run is not None:
             begun(run)
         if run is None or not self._is_made(run, stretch):
-            command = self._prepare(stretch, runs)
-            wrapper = TrainerWrapper(command, runs=runs, log=self._log_of(stretch))
-            self._require_made(stretch, wrapper.run(self._watch(runs, stretch)))
+            command, outcome = self._prepare(stretch, runs), TrainerOutcome("failed")
+            for _ in range(_ATTEMPTS):
+                wrapper = TrainerWrapper(command, runs=runs, log=self._log_of(stretch))
+                outcome = wrapper.run(self._watch(runs, stretch))
+                if outcome.ending != "failed":
+                    break
+            self._require_made(stretch, outcome)
             run = _newest(runs)
         if run is None or not self._is_made(run, stretch):
             raise CandidateError(f"its trainer ended before step {stretch.to_step}")

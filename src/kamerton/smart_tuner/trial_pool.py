@@ -1,5 +1,6 @@
 """TrialPool: trains a study's trials, one or several at a time, until the study is complete."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +23,8 @@ from kamerton.smart_tuner.study import StudyFolder
 from kamerton.smart_tuner.trainer_wrapper import TrainerOutcome, TrainerWrapper, Watch
 from kamerton.smart_tuner.trials import RunningTrial
 from kamerton.tracking.run_directory import RunDirectory
+
+_log = logging.getLogger("kamerton.tune")
 
 # A trainer that ends so would end so with any hyperparameters: not the trial's fault.
 _ENVIRONMENT_FAULTS: Final = {
@@ -152,6 +155,13 @@ class TrialPool:
             StoppedError: we were asked to stop meanwhile.
         """
         if not ended and self._engine.is_complete():
+            if self._engine.patience_left() == 0:
+                _log.warning(
+                    "the search ended before its %d trials: tune.patience_trials complete ones in "
+                    "a row were not better by more than %g",
+                    self._params.tune.trials,
+                    self._params.tune.min_delta,
+                )
             return True
         if self._stop():
             raise self._stopped("while others finish theirs")

@@ -320,9 +320,7 @@ class _Conductor:
         if self.mode == "auto":
             return self.paths.best_params
         if self.paths.best_params.is_file():
-            self.say(
-                f"the parameters in {self.paths.best_params} are used; remove it to do without"
-            )
+            self.say(f"{self.paths.best_params} is used; remove it to train without")
             return self.paths.best_params
         untuned = scratch / "untuned.yaml"
         write_text(untuned, _UNTUNED)

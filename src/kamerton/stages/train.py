@@ -21,10 +21,13 @@ from kamerton.core.progress import Progress, silent
 from kamerton.core.ranks import Ranks
 from kamerton.data.epoch_rule import read_recommended_epochs
 from kamerton.data.manifest import Dataset
+from kamerton.smart_tuner.channels.opening import require_alerts
 from kamerton.tracking import names
 
 if TYPE_CHECKING:
-    from kamerton.tracking.hooks import Hook
+    from kamerton.core.stop import StopRequest
+    from kamerton.tracking import RunDirectory
+    from kamerton.training.session import Session
     from kamerton.training.state import TrainState
 
 _LOG = logging.getLogger("kamerton.train")
@@ -144,13 +147,14 @@ def train(
             require_new(output, force=force, hint=_REPLACE_HINT)
             require_apart(output, dataset, analysis, best_params)
         params = with_best_params(params, best_params)
+        if Ranks.of_environment().main:
+            require_alerts(params.tracking.alerts)
     opened = Dataset.open(dataset)
     epochs = read_recommended_epochs(analysis)
     _require_torch()
 
     from kamerton.core.stop import StopRequest
     from kamerton.smart_tuner.history import HISTORY_FILE
-    from kamerton.smart_tuner.quality_forecast import QualityForecast
     from kamerton.smart_tuner.registry import register_best
     from kamerton.smart_tuner.run_record import record_run
     from kamerton.training.distributed import joined_world
@@ -169,11 +173,7 @@ def train(
         run = session.find_run(resume=resume, anew=force and not resume)
         with run.hold() if world.main else contextlib.nullcontext():
             try:
-                hooks: list[Hook] = []
-                if world.main and not trial:
-                    past = runs / HISTORY_FILE
-                    hooks.append(QualityForecast.from_history(past, analysis, opened.card))
-                state, reused = session.train(run, stop=stop, on_progress=on_progress, hooks=hooks)
+                state, reused = _steered(session, run, analysis, stop, on_progress)
             except StoppedError as stopped:
                 if not force or resume:
                     raise
@@ -204,6 +204,25 @@ def train(
         run.path, state.step, session.total_steps, state.best_step, state.skipped, reused, values,
         gave_up, state.stopped.replace("_", " "),
     )  # fmt: skip
+
+
+def _steered(
+    session: Session, run: RunDirectory, analysis: Path, stop: StopRequest, on_progress: Progress
+) -> tuple[TrainState, bool]:
+    """Train with everything that watches and steers a run attached; see ``Session.train``."""
+    from kamerton.stages.steering import steering
+
+    with steering(session, run, analysis) as steered:
+        finished = run.status().state == "finished"
+        if not finished:
+            steered.begins(run, session.total_steps)
+        state, reused = session.train(
+            run, stop=stop, on_progress=on_progress, hooks=steered.hooks,
+            on_alert=steered.alerts.on_alert,
+        )  # fmt: skip
+        if not reused:
+            steered.ends(state.step, session.total_steps, state.best_values)
+    return state, reused
 
 
 def _ending(state: TrainState, total_steps: int) -> str:

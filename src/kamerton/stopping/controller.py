@@ -18,7 +18,7 @@ from kamerton.stopping.voters.attention import AttentionHealth
 from kamerton.stopping.voters.cusum import Cusum, innovation
 from kamerton.stopping.voters.forecast import Forecast, Outlook
 from kamerton.stopping.voters.gate import GateHealth
-from kamerton.stopping.voters.mann_kendall import MannKendall, trend
+from kamerton.stopping.voters.mann_kendall import MannKendall
 from kamerton.stopping.voters.overfitting import Assessment, OverfittingRisk
 
 _FORECAST_EVERY = 0.025  # of the plan: a forecast is the only voter that costs anything
@@ -184,7 +184,7 @@ class StopController:
         )
         self._evidence = evidence(self._votes, params.ensemble_weights)
         aligned_at = params.attention_monitoring.alignment_threshold
-        self._falling = trend(view.recent[-self._window() :]) < -self._alpha_z or trend(view.recent[-12:])< -self._alpha_z
+        self._falling = rules.falls(view, self._window(), self._alpha_z)
         self._status = rules.status(view, self._alpha_z, aligned_at)
         return fresh
 
@@ -233,7 +233,7 @@ class StopController:
             ahead=self._ahead,
         )
 
-    def _decision(self, step: int, cause: str, reason: str) -> Decision:
+    def _decision(self, step: float, cause: str, reason: str) -> Decision:
         allowed = self._patience() if self._memory.evaluations else self._planned
         waited = self._waited() if self._memory.evaluations else 0.0
         guarded = self._guard(allowed)

@@ -31,7 +31,7 @@ class Memory:
         self.evaluations = 0
         self.step = -math.inf
         self.best = math.inf
-        self.best_step = 0
+        self.best_step: float = 0
         self.better_value = math.inf
         self.better_step: float = 0.0
         self.aligned_step: float | None = None
@@ -53,11 +53,11 @@ class Memory:
         if not seen.value > self.better_value - min_delta * self.span:
             self.better_value, self.better_step = min(seen.value, self.better_value), self.step
         self._whole.add(self.step, seen.value)
-        complete = [self._recent[name].add(_number(getattr(seen, name))) for name in _SERIES][0]
+        filled = {name: self._recent[name].add(_number(getattr(seen, name))) for name in _SERIES}
         self._take_marks(seen)
-        if complete:
+        if filled["value"]:
             self._take_attention(guard_threshold)
-        return complete
+        return filled["value"]
 
     def _take_marks(self, seen: Observation) -> None:
         self._monotonicity = _number(seen.monotonicity)

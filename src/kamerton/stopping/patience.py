@@ -68,5 +68,7 @@ def patience(
         multiplier = stage_of(stages, share).multiplier
     else:
         multiplier = max(stage.multiplier for stage in stages)
+    if share < params.forecast.min_share:
+        evidence = min(0.0, evidence)
     surprise = 1.0 + params.surprise_gain * min(1.0, misfit / SURPRISE)
     return base * multiplier * surprise * (1.0 - params.evidence_gain * evidence)

@@ -62,7 +62,7 @@ def replay(
         decisions.append(
             controller.observe(
                 Observation(
-                    step=steps[index],  # type: ignore[arg-type]  # epochs may be fractions
+                    step=steps[index],
                     value=float(value),
                     attention=attention[index] if attention is not None else None,
                     train_loss=train_losses[index] if train_losses is not None else None,
@@ -77,7 +77,7 @@ def replay(
 
 
 def _interval(epochs: Sequence[float] | None) -> float:
-    if epochs is None or len(epochs) < 2:  # noqa: PLR2004 - a distance needs two
+    if epochs is None or len(epochs) < 2:
         return 1.0
     distance = float(np.median(np.diff(np.asarray(epochs, dtype=np.float64))))
     return distance if distance > 0.0 else 1.0

@@ -16,6 +16,7 @@ from kamerton.stopping.voters.overfitting import Assessment
 
 HARD_CHECKS = 3  # in a row, before a hard rule believes what it sees
 FORECAST_CHECKS = 2
+TREND_BLOCKS = 12
 PROMISE = 0.5  # probability of an improvement that is waited for
 FALLING_PATIENCES = 2.0  # for how long a loss that comes down is waited for
 _EVIDENT = 1.0  # of the range: a loss above where it began
@@ -51,7 +52,7 @@ class Situation:
 def diverges(now: Situation, params: EarlyStoppingParams) -> bool:
     """Whether the loss went up by much of its range, and does not come down again."""
     view = now.view
-    if view.recent.size < 4 or view.span <= 0.0:  # noqa: PLR2004 - a trend needs four
+    if view.recent.size < 4 or view.span <= 0.0:
         return False
     above = (view.recent - view.best) / view.span
     lasts = params.divergence_wait * (0.4 if above[-1] > _EVIDENT else 1.0)
@@ -59,7 +60,7 @@ def diverges(now: Situation, params: EarlyStoppingParams) -> bool:
     return (
         above.size >= stretch
         and float(above[-stretch:].min()) > params.divergence_share
-        and trend(view.recent[-12:]) > _FALLING
+        and trend(view.recent[-TREND_BLOCKS:]) > _FALLING
         and trend(view.recent[-6:]) > _FALLING
     )
 
@@ -90,7 +91,7 @@ def overfits(now: Situation, patience_steps: float) -> bool:
         (view.premature, 1.0),
         (view.runaway, 1.0),
     ]
-    known = [values[-12:] * sign for values, sign in signals if values.size >= 4]  # noqa: PLR2004
+    known = [values[-TREND_BLOCKS:] * sign for values, sign in signals if values.size >= 4]
     return bool(known) and all(trend(values) > _FALLING for values in known)
 
 
@@ -100,31 +101,40 @@ def forecast_objection(now: Situation, params: EarlyStoppingParams) -> str:
     A forecast knows curves that flatten. It is blind to what changes a curve's course, so any sign
     of such a change takes the decision from it.
     """
-    view, ahead, own = now.view, now.ahead, params.forecast
+    ahead, own, rules = now.ahead, params.forecast, params.rules
     if ahead is None:
         return "there is no forecast"
-    if view.share < own.min_share:
-        return f"less than {own.min_share:.0%} of the plan is over"
-    if ahead.probability > own.stop_probability:
-        return f"the chance to improve is {ahead.probability:.1%}"
-    if ahead.misfit > own.max_misfit:
-        return f"the curve is not as forecast (misfit {ahead.misfit:.1%})"
-    if params.rules.schedule and now.drop_ahead:
-        return "the learning rate will drop"
-    if params.rules.schedule and now.annealing and not own.while_annealing:
-        return "the learning rate is falling"
-    if params.rules.guard and now.unaligned:
-        return "attention has not aligned"
-    if now.cusum is not None and (
-        now.cusum.rising > 0.5 * params.cusum.threshold
-        or now.cusum.alarmed("falling", _RECENT_ALARM)
-        or now.cusum.alarmed("rising", _RECENT_ALARM)
-    ):
-        return "the level has just changed"
+    objections = {
+        f"less than {own.min_share:.0%} of the plan is over": now.view.share < own.min_share,
+        f"the chance to improve is {ahead.probability:.1%}": (
+            ahead.probability > own.stop_probability
+        ),
+        f"the curve is not as forecast (misfit {ahead.misfit:.1%})": ahead.misfit > own.max_misfit,
+        "the learning rate will drop": rules.schedule and now.drop_ahead,
+        "the learning rate is falling": (
+            rules.schedule and now.annealing and not own.while_annealing
+        ),
+        "attention has not aligned": rules.guard and now.unaligned,
+        "the level has just changed": _changed(now.cusum, params.cusum.threshold),
+        "the loss is above its best": _above(now.view, own.max_misfit),
+    }
+    return next((reason for reason, holds in objections.items() if holds), "")
+
+
+def _changed(cusum: Cusum | None, threshold: float) -> bool:
+    """Whether the sums say that the level has changed, or that it is about to rise."""
+    return cusum is not None and (
+        cusum.rising > 0.5 * threshold
+        or cusum.alarmed("falling", _RECENT_ALARM)
+        or cusum.alarmed("rising", _RECENT_ALARM)
+    )
+
+
+def _above(view: View, share: float) -> bool:
+    """Whether the last three blocks are above the lowest by a share of the range and by noise."""
     lowest = min(float(view.values.min()), float(view.recent.min()))
-    if float(np.mean(view.recent[-3:])) > lowest + own.max_misfit * view.span + 3.0 * view.noise:
-        return "the loss is above its best"
-    return ""
+    limit = lowest + share * view.span + 3.0 * view.noise
+    return float(np.mean(view.recent[-3:])) > limit
 
 
 def guard(
@@ -165,11 +175,16 @@ def guard(
     return ""
 
 
+def falls(view: View, window: int, critical: float) -> bool:
+    """Whether the loss has a trend downwards, over the whole window or the end of it."""
+    return any(trend(view.recent[-length:]) < -critical for length in (window, TREND_BLOCKS))
+
+
 def status(view: View, alpha_z: float, aligned_at: float) -> str:
     """One word for the state of the run; see docs/reference/stopping.md."""
-    if view.recent.size < 4:  # noqa: PLR2004 - a trend needs four
+    if view.recent.size < 4:
         return "not_converged"
-    z = trend(view.recent[-12:])
+    z = trend(view.recent[-TREND_BLOCKS:])
     focus = float(view.attention[-1]) if view.attention.size else None
     if z > alpha_z:
         return "diverging"

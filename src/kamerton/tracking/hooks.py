@@ -69,7 +69,6 @@ class EvalFacts:
         adjustments: What hooks made of values so far: factor by name.
         batch_size: Utterances of a batch of average length, as they are now.
         recoveries: Interventions of the recovery so far.
-        recoveries_left: How many more it may make.
     """
 
     step: int
@@ -86,7 +85,6 @@ class EvalFacts:
     adjustments: Mapping[str, float] = field(default_factory=dict)
     batch_size: float = 0.0
     recoveries: int = 0
-    recoveries_left: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,13 @@ _MIN_SECRET_CHARS = 8
 _WORDS = r"(?:password|passwd|secret|token|api[_-]?key|access[_-]?key|credential)"
 _SECRET_NAME = re.compile(rf"(?i)(^|[._-]){_WORDS}s?($|[._-])")
 _REFERENCE = re.compile(r"^\$\{\w+\}$")  # ${VARIABLE} names a secret without telling it
-_URL_LOGIN = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^/@\s]+@")
+_URL_LOGIN = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]{0,20}://)[^/@\s]+@")
 _BOT_TOKEN = re.compile(r"\b\d{8,}:[\w-]{30,}")
-# name=value, name: value, and --name value
+# name=value, name: value (also with quotes), and --name value. A word is looked through once, from
+# its first sign on and without going back, or a long one would take the square of its length.
 _NAMED_VALUE = re.compile(
-    rf"(?i)(?P<name>(?:[\w.-]*{_WORDS}[\w-]*\s*[=:]\s*)|(?:--[\w.-]*{_WORDS}[\w-]*\s+))"
+    rf"(?i)(?<![\w.-])(?P<name>(?=[\w.-]*?{_WORDS})[\w.-]++['\"]?\s*+[=:]\s*+['\"]?"
+    rf"|(?=--[\w.-]*?{_WORDS})--[\w.-]++\s++['\"]?)"
     r"(?P<value>[^\s'\"]+)"
 )
 
@@ -58,10 +60,11 @@ class Masker:
 
     def __init__(self, secrets: Iterable[str]) -> None:
         """Know ``secrets``; empty ones are none."""
-        found = {form for secret in secrets if secret for form in _forms(secret)}
-        # A form that contains another must be tried before it, or its rest would stay.
-        longest_first = sorted(found, key=lambda form: (-len(form), form))
-        self._pattern = re.compile("|".join(map(re.escape, longest_first))) if found else None
+        # One that contains another must be tried before it, or its rest would stay.
+        known = sorted({secret for secret in secrets if secret}, key=lambda s: (-len(s), s))
+        forms = [_however_quoted(secret) for secret in known]
+        forms += [re.escape(core) for secret in known for core in _base64_cores(secret)]
+        self._pattern = re.compile("|".join(forms)) if forms else None
 
     def __repr__(self) -> str:
         return "Masker()"
@@ -71,30 +74,39 @@ class Masker:
         return redact_text(self._pattern.sub(MASK, text) if self._pattern else text)
 
 
-def _forms(secret: str) -> Iterator[str]:
-    yield secret
-    for quoted in (
-        urllib.parse.quote(secret), urllib.parse.quote(secret, safe=""),
-        urllib.parse.quote_plus(secret),
-    ):  # fmt: skip
-        yield quoted
-        yield re.sub("%[0-9A-F]{2}", lambda match: match[0].lower(), quoted)
-    yield json.dumps(secret)[1:-1]
-    yield json.dumps(secret, ensure_ascii=False)[1:-1]
-    yield repr(secret)[1:-1]
-    yield html.escape(secret)
-    yield html.escape(secret, quote=False)
+def _however_quoted(secret: str) -> str:
+    """A pattern of the secret with each of its signs quoted in any way, or not."""
+    return "".join(_sign_pattern(sign) for sign in secret)
+
+
+def _sign_pattern(sign: str) -> str:
+    in_bytes = sign.encode("utf-8", "surrogateescape")
+    percent = "".join(f"%{_hex(byte >> 4)}{_hex(byte & 15)}" for byte in in_bytes)
+    others = {
+        sign, f"\\{sign}", html.escape(sign), html.escape(sign, quote=False), repr(sign)[1:-1],
+        json.dumps(sign)[1:-1], json.dumps(sign, ensure_ascii=False)[1:-1],
+        urllib.parse.quote_plus(in_bytes), urllib.parse.quote(in_bytes),
+    }  # fmt: skip
+    quoted = sorted(others, key=lambda form: (-len(form), form))
+    # Each sign of a text is looked at first: all of the alternatives at each would take too long.
+    first = "".join(sorted({re.escape(form[0]) for form in (*others, "%")}))
+    return f"(?=[{first}])(?:{'|'.join(map(re.escape, quoted))}|{percent})"
+
+
+def _hex(digit: int) -> str:
+    return f"[{digit:x}{digit:X}]" if digit > 9 else str(digit)
+
+
+def _base64_cores(secret: str) -> Iterator[str]:
+    """What the secret alone decides of every text in base64 that it is a part of."""
+    in_bytes = secret.encode("utf-8", "surrogateescape")
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
         for before in range(3):  # bytes before it in its group of three
-            yield from _base64_core(encode(b"\0" * before + secret.encode()), before, secret)
-
-
-def _base64_core(encoded: bytes, before: int, secret: str) -> Iterator[str]:
-    """The signs that only the secret decides: six bits each, from its first bit to its last."""
-    first, last = -(-8 * before // 6), 8 * (before + len(secret.encode())) // 6
-    core = encoded[first:last].decode("ascii")
-    if len(core) >= _MIN_BASE64_CHARS:
-        yield core
+            encoded = encode(b"\0" * before + in_bytes).decode("ascii")
+            # Six bits a sign, from the first that is all its own to the last.
+            core = encoded[-(-8 * before // 6) : 8 * (before + len(in_bytes)) // 6]
+            if len(core) >= _MIN_BASE64_CHARS:
+                yield core
 
 
 def secrets_of(environ: Mapping[str, str]) -> list[str]:

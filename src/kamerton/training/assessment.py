@@ -53,8 +53,6 @@ def _eval_facts(
         train_loss=made.loss_sum / made.loss_steps if made.loss_steps else math.nan,
         adjustments=dict(state.adjustments),
         batch_size=state.epoch_scale * job.train.batch_size, recoveries=state.recovery.count,
-        recoveries_left=job.train.recovery.max_recoveries - state.recovery.count
-        if job.train.recovery.enabled else 0,
     )  # fmt: skip
 
 

@@ -123,11 +123,17 @@ def _take_back(decision: Decision, patient: Patient, state: TrainState) -> Outco
 
 
 def _go_back_aligned(decision: Decision, patient: Patient, state: TrainState) -> Outcome:
+    again = state.recovery.collapses > 0  # the same steps at the same rate would lead there again
+    state = _with(state, collapses=state.recovery.collapses + 1)
     for saved in _saved(patient.checkpoints, state, decision.before, best_first=False):
         if _is_finite(saved["model"]) and _diagonality(saved) >= HEALTHY_DIAGONALITY:
-            state = _with(_reload(saved, patient, state), warmup_step=state.step)
+            slower = SLOWER if again else 1.0
+            factor = state.recovery.learning_rate_factor * slower
+            state = _reload(saved, patient, state)
+            state = _with(state, warmup_step=state.step, learning_rate_factor=factor)
+            action = "went back to a checkpoint that could read"
             return Outcome(
-                state, "went back to a checkpoint that could read",
+                state, f"{action}, halved the learning rate" if again else action,
                 {"checkpoint": _step_of(saved), "checkpoint_diagonality": _diagonality(saved)},
             )  # fmt: skip
     count = reset_attention(patient.model, patient.optimizer, patient.train.seed, state.step)

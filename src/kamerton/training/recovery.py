@@ -10,7 +10,8 @@ divergence   two evaluations in a row that are far     the same
 plateau      evaluations without a better one, and      let the learning rate rise anew, to twice
              budget left                                what it was; once in a run, and taken back
                                                         if that finds nothing better either
-collapse     attention that was there and is gone       go back to a checkpoint that could read, or
+collapse     attention that was there and is gone       go back to a checkpoint that could read (the
+                                                        second time at half the learning rate), or
                                                         make the attention layer anew
 
 A way back takes weights and the optimiser's moments from a checkpoint. The step goes on counting,

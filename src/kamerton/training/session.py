@@ -36,7 +36,7 @@ from kamerton.training.job import Job
 from kamerton.training.loop import train_model
 from kamerton.training.meaning import Meaning, changes
 from kamerton.training.runs import adopt, choose_run, told_surroundings, warm_start_hash
-from kamerton.training.schedule import total_steps
+from kamerton.training.schedule import controls_at, total_steps
 from kamerton.training.state import TrainState
 from kamerton.training.status import note_status, noted_step
 from kamerton.training.step import make_optimizer
@@ -221,6 +221,9 @@ class Session:
         finished = self.world.share(self._finished(run, checkpoints, restored))
         if finished is not None:
             return TrainState.from_dict(finished), True
+        if restored is not None:  # which train.changes may have scaled
+            controls = controls_at(restored.state, self.total_steps, self.params.train)
+            asked = [{**group, "weight_decay": controls.weight_decay} for group in asked]
         replaced = effective.apply_hyperparameters(optimizer, asked)
         with self._record(run, checkpoints, restored) as tracker:
             state = self._reconciled(checkpoints, restored)

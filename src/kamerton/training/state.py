@@ -94,6 +94,7 @@ class RecoveryState:
         loud_steps: Steps in a row whose gradient was too large.
         best_diagonality: The best evaluation's attention so far, of the weights in use.
         first_quality: The first evaluation's figure of merit; infinite before it.
+        collapses: How often attention was lost.
         diverged: Evaluations in a row that were far worse than the best.
         restart_step: Where a plateau made the learning rate rise anew; 0 for nowhere.
         restart_gain: What that multiplied ``learning_rate_factor`` by, while it is on trial or has
@@ -110,6 +111,7 @@ class RecoveryState:
     loud_steps: int = 0
     best_diagonality: float = 0.0
     first_quality: float = float("inf")
+    collapses: int = 0
     diverged: int = 0
     restart_step: int = 0
     restart_gain: float = 1.0

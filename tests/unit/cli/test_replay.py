@@ -54,13 +54,19 @@ def test_a_csv_is_answered_as_by_the_function(table, values, capsys):
     assert replayed(capsys, table)["planned_steps"] == COUNT * INTERVAL
 
 
-def test_attention_of_a_csv_counts(table, values, capsys, tmp_path):
-    free = replayed(capsys, table)["stop"]["index"]
-    lines = table.read_text().splitlines()
-    lost = tmp_path / "never_aligned.csv"
-    lost.write_text("\n".join([lines[0] + ",attention", *(f"{line},0.1" for line in lines[1:])]))
-    shown = replayed(capsys, lost)["stop"]
-    assert shown is None or shown["index"] != free
+def test_attention_of_a_csv_counts(tmp_path, capsys):
+    """A voice that never aligned is borne with for longer."""
+    stops = {}
+    for name, attention in {"none": "", "aligned": ",0.9", "lost": ",0.1"}.items():
+        path = tmp_path / f"{name}.csv"
+        path.write_text(
+            "".join(
+                f"{step},{0.3 + math.exp(-step / 4) + 0.002 * math.sin(step)}{attention}\n"
+                for step in range(1, 200)
+            )
+        )
+        stops[name] = replayed(capsys, path)["stop"]["step"]
+    assert stops["lost"] > max(stops["none"], stops["aligned"])
 
 
 def test_people_are_told_where_why_and_what_is_kept(table, tmp_path, capsys):
@@ -79,7 +85,7 @@ def test_a_curve_that_still_falls_is_not_stopped(tmp_path, capsys):
     shown = replayed(capsys, path, "--planned", 600)
     assert shown["stop"] is None
     assert (shown["saved_steps"], shown["regret"]) == (0, 0.0)
-    assert main.exit_code(["runs", "replay", str(path)]) == 0
+    assert main.exit_code(["runs", "replay", str(path), "--planned", "600"]) == 0
     assert "never" in capsys.readouterr().out
 
 

@@ -89,7 +89,7 @@ def test_another_dataset_counts_once_and_this_one_by_the_run():
 
 @pytest.mark.parametrize(
     "changed",
-    [{"planned_epochs": 30.0}, {"ended": "gave_up"}, {"near_best_step": 0}, {"rule_epochs": 0}],
+    [{"planned_epochs": 30.0}, {"ended": "gave_up"}, {"warm_started": True}, {"near_best_step": 0}, {"rule_epochs": 0}],
 )
 def test_runs_that_cannot_tell_are_left_out(changed):
     found = advise([run_outcome(**changed)])

@@ -50,6 +50,7 @@ class InProcess:
     """Stands for TrainerWrapper: the same trainer, without the second that a process takes."""
 
     starts: ClassVar[list[str]] = []
+    failing: ClassVar[dict[str, int]] = {}  # how often, by label
 
     def __init__(self, command: Sequence[str], *, runs: Path, log: Path) -> None:
         del log
@@ -58,7 +59,10 @@ class InProcess:
         assert ("--resume" in command) == bool(list_runs(runs))
 
     def run(self, watch: Watch) -> TrainerOutcome:
-        self.starts.append(self._runs.parent.name)
+        label = self._runs.parent.name
+        self.starts.append(label)
+        if self.starts.count(label) <= self.failing.get(label, 0):
+            return TrainerOutcome("failed", 1, "error: no memory left")
         trainer = fake.opened(self._params, self._runs)
         while trainer.step < trainer.total:
             trainer.one_step()
@@ -74,6 +78,7 @@ class InProcess:
 @pytest.fixture
 def _in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     InProcess.starts.clear()
+    InProcess.failing.clear()
     monkeypatch.setattr(os, "fsync", lambda _: None)
     monkeypatch.setattr(stretch, "TrainerWrapper", InProcess)
 
@@ -254,6 +259,29 @@ def test_a_candidate_that_is_no_number_fails_and_the_others_go_on(
     assert [item.state for item in generation.candidates] == ["complete", "failed", "complete"]
     assert generation.candidates[1].reason == "val_mel_loss was not finite"
     assert generation.accepted == 2
+
+
+@quick
+def test_a_trainer_that_fails_once_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    propose(monkeypatch, FASTER)
+    InProcess.failing.update({"g1c0": 1, "g1c1": 2})
+    (generation,) = go(tmp_path, make_params()).generations
+    assert [item.state for item in generation.candidates] == ["complete", "failed"]
+    assert generation.candidates[1].reason == "its trainer failed: error: no memory left"
+
+
+@quick
+def test_trials_count_although_the_unchanged_run_cannot_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    propose(monkeypatch, FASTER)
+    InProcess.failing.update({"trunk": 2})
+    tree = go(tmp_path, make_params())
+    assert tree.complete
+    assert tree.best_changes == ()
+    assert "the best trial could not be repeated up to step 48" in tree.verdict
 
 
 @quick

@@ -187,5 +187,7 @@ def test_descriptors_are_those_of_analysis_and_card():
     analysis = {"hours": 2.0, "quality": {"score": 0.8}, "complexity": {"multiplier": 1.0}}
     card = {"speakers": ["a"], "language": "en", "sample_rate_hz": 22050}
     assert Descriptors.of(analysis, card) == descriptors()
+    older = {"speaker": "a", "language": "en", "sample_rate_hz": 22050}
+    assert Descriptors.of(analysis, older) == descriptors()
     with pytest.raises(HistoryError, match="quality"):
         Descriptors.of({"hours": 1.0}, card)

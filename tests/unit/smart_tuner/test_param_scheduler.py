@@ -154,9 +154,8 @@ def test_a_restart_lays_hot_values_over_the_parameters() -> None:
     )
     assert found.train.changes == changes
     assert not found.train.early_stopping.enabled
-    assert found.with_overrides(
-        {"train": {"changes": (), "early_stopping": {"enabled": True}}}
-    ) == (PARAMS)
+    undone = {"train": {"changes": (), "early_stopping": {"enabled": True}}}
+    assert found.with_overrides(undone) == PARAMS
 
 
 def test_a_restart_refuses_what_may_not_change_in_a_run_and_names_its_class() -> None:

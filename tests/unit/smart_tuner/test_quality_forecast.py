@@ -202,8 +202,9 @@ def test_the_hook_knows_the_history_and_does_without(tmp_path, caplog):
             for number in range(30):
                 curve = tuple((10 * n, 2.0 - n / 100) for n in range(1, 101))
                 History(path).add_run(run_outcome(f"r{number}", curve=curve, planned_steps=1000))
-            given_up = run_outcome("g", curve=curve, planned_steps=1000, ended="gave_up")
-            History(path).add_run(given_up)
+            for number, left_out in enumerate(({"ended": "gave_up"}, {"warm_started": True})):
+                other = run_outcome(f"x{number}", curve=curve, planned_steps=1000, **left_out)
+                History(path).add_run(other)
         if name == "broken":
             path.mkdir()
         hook = QualityForecast.from_history(path, tmp_path / "analysis.json", card)

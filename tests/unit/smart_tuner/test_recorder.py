@@ -6,6 +6,7 @@ import pytest
 
 from kamerton.config.schema import Params
 from kamerton.core.files import read_json
+from kamerton.smart_tuner.generation_tree import Candidate, Generation, GenerationTree
 from kamerton.smart_tuner.opt_engine import TrialResult
 from kamerton.smart_tuner.recorder import StudyRecorder
 from kamerton.smart_tuner.study import StudyFolder
@@ -109,3 +110,66 @@ def test_without_mlflow_the_study_is_recorded_in_its_folder(folder: StudyFolder)
     assert [record.step for record in records if record.kind == "metrics"] == [0, 1, 2, 3]
     assert [record.kind for record in records].count("params") == 1
     assert not (folder.path / "mlflow.json").exists()
+
+
+def make_candidate(folder: StudyFolder, number: int) -> Candidate:
+    runs = folder.path / "generations" / f"g1c{number}" / "runs"
+    run = RunDirectory.create(runs, name="trial", fingerprint="f" * 8, params={})
+    tracker = JsonlTracker(run.path)
+    tracker.log_metrics({"val_mel_loss": 0.5}, 50)
+    tracker.close("stopped")
+    delta = {"learning_rate": 0.5} if number else {}
+    return Candidate(
+        number, delta, "complete", score=0.4, run=str(run.path.relative_to(folder.path))
+    )
+
+
+def test_every_candidate_is_a_run_below_the_study(
+    folder: StudyFolder, mlflow_database: str
+) -> None:
+    from kamerton.tracking.mlflow_client import connect
+
+    params = make_params(mlflow_database, "generations")
+    control, changed = make_candidate(folder, 0), make_candidate(folder, 1)
+    first = StudyRecorder(folder, params)
+    for candidate in (control, changed):
+        run = folder.path / candidate.run
+        first.candidate_started(1, candidate, "a" * 64, run)
+        first.candidate_finished(1, 60, candidate)
+    first.close("stopped")
+    # One that a killed tuner finished, and of which MLflow knows nothing yet.
+    late = make_candidate(folder, 2)
+    generation = Generation(2, 60, 80, "g1c1", "b" * 64, (late,))
+    tree = GenerationTree("key", 0, 1.0, 100, (generation,))
+    second = StudyRecorder(folder, params)
+    second.candidates_known(tree)
+    second.close("finished")
+
+    client = connect(mlflow_database)
+    found = runs_of(client, "generations")
+    study = found.pop("study-01234567")
+    assert set(found) == {"generation-1-0", "generation-1-1", "generation-2-2"}
+    for run in found.values():
+        assert run.info.status == "FINISHED"
+        assert run.data.tags["mlflow.parentRunId"] == study.info.run_id
+        assert run.data.tags["kamerton.kind"] == "generation"
+    tags = found["generation-1-1"].data.tags
+    assert tags["kamerton.generation"] == "1"
+    assert tags["kamerton.parent_checkpoint_sha256"] == "a" * 64
+    assert tags["kamerton.reason"] == "learning_rate × 0.5"
+    assert found["generation-1-0"].data.tags["kamerton.reason"] == "control"
+    score = client.get_metric_history(found["generation-1-1"].info.run_id, "generation_score")
+    assert [(point.step, point.value) for point in score] == [(60, 0.4)]  # by global step
+
+
+def test_decisions_are_in_the_study_s_record(folder: StudyFolder) -> None:
+    recorder = StudyRecorder(folder, make_params(None, "unused"))
+    recorder.generation_decided(
+        Generation(1, 5, 9, "trunk", "a" * 64, sigma=0.1, accepted=2, reason="dropout × 2 beat it")
+    )
+    recorder.generations_finished(GenerationTree("key", 0, 1.0, 100, verdict="better"))
+    recorder.close("finished")
+    events = {item.name: item.fields for item in read_records(folder.path / "metrics.jsonl")}
+    assert events["generation"]["reason"] == "dropout × 2 beat it"
+    assert events["generation"]["accepted"] == 2
+    assert events["generations_finished"]["verdict"] == "better"

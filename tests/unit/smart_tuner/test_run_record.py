@@ -23,6 +23,7 @@ def run(tmp_path):
         tmp_path / "runs", name="voice", fingerprint="f" * 16,
         params={"train": {"batch_size": 8, "preset": "plain", "seed": 1}},
     )  # fmt: skip
+    (made.path / "origin.json").write_text('{"warm_start_sha256": null}')
     tracker = JsonlTracker(made.path)
     for step, mel, attention in ((10, 3.0, 0.0), (20, 1.0, 0.5), (30, 0.51, 0.99), (40, 0.5, 1.0)):
         tracker.log_metrics({"train_loss": 9.0}, step)
@@ -51,6 +52,13 @@ def test_a_finished_run_is_recorded_whole(run, tmp_path):
     assert found.descriptors.added_complexity == pytest.approx(0.2)
     assert found.dataset_sha256 == "d"
     assert found.params == {"batch_size": 8, "preset": "plain"}
+    assert not found.warm_started
+    (run.path / "origin.json").write_text('{"warm_start_sha256": "abc"}')
+    assert record_run(
+        run, history, analysis=tmp_path / "analysis.json", card=CARD, total_steps=60,
+        steps_per_epoch=5,
+    )  # fmt: skip
+    assert History(history).runs()[0].warm_started
 
 
 def test_trouble_is_told_and_ends_nothing(run, tmp_path, caplog):

@@ -5,13 +5,16 @@ import pytest
 
 from kamerton.config.schema import Params
 from kamerton.core.errors import InputCorruptError, InputEmptyError, InputMissingError, UsageError
+from kamerton.data.epoch_rule import read_recommended_epochs
 from kamerton.data.manifest import Dataset
+from kamerton.smart_tuner.history import History
 from kamerton.stages import analyze as stage
 from kamerton.stages.analyze import analyze
 from kamerton.stages.dataset import dataset
 from tests.clip_folder import ClipFolder, make_dataset, sentence, small_blocks
+from tests.unit.smart_tuner.outcomes import run_outcome
 
-PARAMS = Params()
+PARAMS = Params().with_overrides({"analyze": {"history": "no/history.db"}})
 
 
 @pytest.fixture(scope="module")
@@ -172,3 +175,25 @@ def test_an_empty_dataset_cannot_be_analysed(made, tmp_path):
     (empty / "manifest.jsonl").write_text("")
     with pytest.raises(InputEmptyError, match="holds no clips"):
         run(empty, tmp_path)
+
+
+def test_history_corrects_the_rule_and_both_are_kept_apart(made, plain, tmp_path):
+    rule = plain[2]["rule_epochs"]
+    assert plain[2]["recommended_epochs"] == rule
+    assert plain[2]["history"]["used_runs"] == 0
+    outcome = run_outcome(
+        "before", rule_epochs=rule, planned_epochs=float(rule), near_best_epochs=rule // 4
+    )
+    History(tmp_path / "history.db").add_run(outcome)
+    params = Params().with_overrides({"analyze": {"history": str(tmp_path / "history.db")}})
+    report, found = run(made, tmp_path, params)
+    assert found["rule_epochs"] == rule > found["recommended_epochs"] == report.recommended_epochs
+    assert report.metrics()["history_runs"] == found["history"]["used_runs"] == 1
+    assert found["rule_confidence"] < found["confidence"] == report.confidence
+    assert found["reasons"][: len(found["rule_reasons"])] == found["rule_reasons"]
+    assert f"{rule} epochs by the rule" in found["reasons"][-1]
+    assert read_recommended_epochs(tmp_path / "analysis.json") == report.recommended_epochs
+    page = (tmp_path / "a.html").read_text("utf-8")
+    assert f"Train for {report.recommended_epochs} epochs" in page
+    assert "before" in page
+    assert "earlier runs used" in page

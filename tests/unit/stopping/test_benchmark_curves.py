@@ -20,6 +20,7 @@ from benchmarks.curve_families import (
     synthetic,
 )
 from benchmarks.stop_scoring import Outcome, best_patience, play, ratio, score
+from kamerton import stopping
 from kamerton.config.stopping_section import EarlyStoppingParams
 
 numbers = st.lists(st.floats(-5, 5), min_size=3, max_size=60)
@@ -187,6 +188,12 @@ def test_every_ablation_changes_the_parameters():
         assert changed != EarlyStoppingParams()
 
 
+def half(values, planned, attention=None, *, params=None, schedule_drops=()):
+    """Stops in the middle, or a little later where the divergence rule is out of force."""
+    stop = planned // 2 + (0 if params.rules.divergence else 3)
+    return stopping.Replay(stop, int(np.nanargmin(np.asarray(values)[: stop + 1])))
+
+
 def test_the_benchmark_runs_and_judges(tmp_path, capsys, monkeypatch):
     rows = [
         {"task": task, "id": f"{task}{index}", "step": list(range(30)),
@@ -196,18 +203,21 @@ def test_the_benchmark_runs_and_judges(tmp_path, capsys, monkeypatch):
     (tmp_path / "real").mkdir()
     (tmp_path / "real/curves.json.gz").write_bytes(gzip.compress(json.dumps(rows).encode()))
     assert len(real_curves(tmp_path / "real/curves.json.gz")) == 6
+    monkeypatch.setattr(stopping, "replay", half)  # where it would stop is tested elsewhere
     monkeypatch.setattr(early_stopping, "make_curve", lambda f, s: make_curve(f, s, 40))
     arguments = ["early_stopping", "--curves", "10", "--ablation-curves", "2", "--real",
                  str(tmp_path / "real"), "--figure", str(tmp_path / "f.png"), "--json",
-                 str(tmp_path / "f.json")]  # fmt: skip
+                 str(tmp_path / "f.json"), "--processes", "1"]  # fmt: skip
     monkeypatch.setattr("sys.argv", arguments)
     assert early_stopping.main() in {0, 1}
     out = capsys.readouterr().out
-    for word in (*FAMILIES, "median rule", "oracle", "ours", "rule divergence", "real speech"):
+    for word in (*FAMILIES, "median rule", "oracle", "ours", "real speech"):
         assert word in out
+    rows = {line.split("  ")[0]: line for line in out.splitlines()}
+    assert rows["rule divergence"].endswith("other stop in 3 of 3: earns")
+    assert rows["rule collapse"].endswith("other stop in 0 of 3: earns nothing")
     assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
     figures = json.loads((tmp_path / "f.json").read_text())
     assert {"synthetic", "real speech recognition", "real, other tasks"} == figures.keys()
-    monkeypatch.setattr("sys.argv", [*arguments[:5], "--real", str(tmp_path / "nowhere")])
-    early_stopping.main()
+    assert early_stopping.run_real(tmp_path / "nowhere", 1, ablated=True) == ({}, [], {})
     assert "skipped" in capsys.readouterr().out

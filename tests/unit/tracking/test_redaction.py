@@ -1,6 +1,7 @@
 import base64
 import html
 import json
+import time
 import urllib.parse
 
 import pytest
@@ -22,6 +23,10 @@ SECRET = "hunter2hunter2"
         f"API_KEY={SECRET}",
         f"password: {SECRET}",
         f"my.token={SECRET} rest",
+        f"password='{SECRET}'",
+        f'{{"token": "{SECRET}"}}',
+        f"a:token={SECRET}",
+        f"x --token {SECRET}",
         f"bot 123456789:{SECRET * 4}",
     ],
 )
@@ -42,6 +47,26 @@ def test_secrets_in_text_are_masked(text: str) -> None:
 )
 def test_harmless_text_is_kept(text: str) -> None:
     assert redact_text(text) == text
+
+
+@pytest.mark.parametrize("piece", ["x", "-", "a.", "token", "a://", "1", "token =", "%", "="])
+def test_long_words_take_no_longer_than_their_length(piece: str) -> None:
+    text = piece * (100_000 // len(piece))
+    masker = Masker(["hunter2:hunter2", "=%x-a.token1"])
+    began = time.thread_time()
+    redact_text(text)
+    masker(text)
+    assert time.thread_time() - began < 1.0
+
+
+def test_a_secret_after_a_long_name_is_masked() -> None:
+    name = "x" * 500
+    for text in (
+        f"{name}_token={SECRET}",
+        f"{name}https://me:{SECRET}@host/",
+        f"--{name}-key-token {SECRET}",
+    ):
+        assert SECRET not in redact_text(text)
 
 
 def test_nested_secrets_are_masked_by_name_and_references_are_kept() -> None:
@@ -71,6 +96,8 @@ _ENCODERS = {
     "json": lambda text: json.dumps(text)[1:-1],
     "repr": lambda text: repr(text)[1:-1],
     "html": html.escape,
+    "html, no quotes": lambda text: html.escape(text, quote=False),
+    "json, letters": lambda text: json.dumps(text, ensure_ascii=False)[1:-1],
 }
 
 

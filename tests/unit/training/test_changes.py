@@ -61,6 +61,11 @@ def go(dataset: Dataset, runs: Path, *, stop_at: int | None = None, resume: bool
     return run
 
 
+@pytest.fixture(scope="module")
+def unchanged(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    return go(dataset, tmp_path_factory.mktemp("unchanged"), max_steps=3)
+
+
 def series(run: RunDirectory, name: str) -> dict[int, float]:
     return {
         record.step: record.values[name]
@@ -116,18 +121,18 @@ def test_from_their_step_on_the_run_is_made_with_them(dataset: Dataset, tmp_path
     ],
 )  # fmt: skip
 def test_a_factor_from_the_begin_is_another_value(
-    dataset: Dataset, tmp_path: Path, name: str, factor: float, train: dict[str, float]
-) -> None:
+    dataset: Dataset, unchanged: RunDirectory, tmp_path: Path, name: str, factor: float,
+    train: dict[str, float],
+) -> None:  # fmt: skip
     changes = [{"from_share": 0.0, name: factor}]
     changed = go(dataset, tmp_path / "changed", changes=changes, max_steps=3)
     other = go(dataset, tmp_path / "other", max_steps=3, **train)
     require_equal(changed, other)
-    unchanged = go(dataset, tmp_path / "unchanged", max_steps=3)
     with pytest.raises(AssertionError):
         require_equal(changed, unchanged)
 
 
-@pytest.mark.parametrize("stop_at", [3, 4, 5, 7])
+@pytest.mark.parametrize("stop_at", [3, 5])
 def test_an_interrupted_run_with_changes_is_the_undisturbed_one(
     dataset: Dataset, tmp_path: Path, stop_at: int
 ) -> None:
@@ -145,6 +150,8 @@ def test_a_run_can_be_given_changes_when_it_goes_on(dataset: Dataset, tmp_path: 
     assert later.status().step == 4
     assert go(dataset, tmp_path / "later", changes=HALF, resume=True) == later
     require_equal(whole, later)
+    begun = [item.fields for item in read_records(later.metrics_file) if item.name == "effective"]
+    assert [item["weight_decay"] for item in begun] == [0.01, pytest.approx(0.03)]
     assert list(told(later)) == [5]  # the first step it makes with them
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 import zlib
@@ -158,7 +159,9 @@ class _Fold:
         }
         if self._unplaced:
             self._place(step, numbers)
-        epoch = self._epoch = numbers.get("epoch", self._epoch)
+        if math.isfinite(told := numbers.get("epoch", math.nan)):
+            self._epoch = told
+        epoch = self._epoch
         run, add, append = self._run, self._steps.add, self.events.append
         for name, value in numbers.items():
             if add(name, step):

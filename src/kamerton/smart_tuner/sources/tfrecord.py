@@ -21,6 +21,8 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _SESSION_START: Final = 1
 # Of TensorProto: the type's number, the field of its values, how one of them is packed.
 _TENSORS: Final = {1: (5, _FLOAT), 2: (6, _DOUBLE)}
+# How writers have a number in single precision: type, no dimensions, its bytes or its values.
+_USUAL: Final = (b"\x08\x01\x12\x00\x22\x04", b"\x08\x01\x12\x00\x2a\x04")
 _INTEGERS: Final = {3: 7, 4: 7, 5: 7, 6: 7, 9: 10}
 
 
@@ -146,6 +148,8 @@ def _read_value(data: bytes, at: int, end: int, found: list[tuple[str, float]]) 
 
 def _read_tensor(data: bytes, at: int, end: int) -> float | None:
     """The number in a tensor without dimensions; None for every other tensor."""
+    if data[at : at + 6] in _USUAL:
+        return float(_FLOAT.unpack_from(data, at + 6)[0])
     dtype, content = 0, b""
     values: dict[int, bytes] = {}
     while at < end:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kamerton.config.stopping_section import AttentionMonitoringParams
-from kamerton.stopping.types import Vote
+from kamerton.stopping.types import Group, Vote
 from kamerton.stopping.view import View
 from kamerton.stopping.voters.mann_kendall import trend
 
@@ -26,7 +26,7 @@ class AttentionHealth:
     """Free-running diagonality as a reason to go on, or to stop."""
 
     name = "attention_health"
-    group = "attention_analysis"
+    group: Group = "attention_analysis"
 
     def __init__(self, params: AttentionMonitoringParams) -> None:
         self._params = params

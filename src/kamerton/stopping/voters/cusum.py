@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kamerton.stopping.series import Floats
-from kamerton.stopping.types import Vote
+from kamerton.stopping.types import Group, Vote
 from kamerton.stopping.view import View
 
 _CLIP = 4.0  # one outlier is no change of level
@@ -23,7 +23,7 @@ class Cusum:
     """
 
     name = "cusum"
-    group = "statistical_consensus"
+    group: Group = "statistical_consensus"
 
     def __init__(self, slack: float, threshold: float) -> None:
         self._slack = slack
@@ -57,9 +57,7 @@ class Cusum:
     def vote(self, view: View) -> Vote:  # noqa: ARG002 - it has seen every block already
         """1 for a rise of the level, -1 for a fall in the last blocks, else no opinion."""
         if self.rising > self._threshold:
-            return Vote(
-                self.name, self.group, 1.0, 1.0, f"the level rose (sum {self.rising:.1f})"
-            )
+            return Vote(self.name, self.group, 1.0, 1.0, f"the level rose (sum {self.rising:.1f})")
         if self.alarmed("falling", 6):
             return Vote(
                 self.name, self.group, -1.0, 1.0, f"the level fell {self._since_alarm} blocks ago"
@@ -93,7 +91,7 @@ def innovation(recent: Floats | Sequence[float], noise: float, window: int = 12)
     0 where there are fewer than six blocks, or no noise to measure with.
     """
     values = np.asarray(recent, dtype=np.float64)
-    if values.size < 6 or noise <= 0.0:  # noqa: PLR2004 - a median of four at least
+    if values.size < 6 or noise <= 0.0:
         return 0.0
     before = values[-window - 2 : -2]
     # the median's own error adds to that of the block

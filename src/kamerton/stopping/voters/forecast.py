@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from kamerton.stopping.series import Floats
-from kamerton.stopping.types import Vote
+from kamerton.stopping.types import Group, Vote
 from kamerton.stopping.view import View, block_noise
 from kamerton.stopping.voters import residual
 
@@ -92,7 +91,7 @@ def mixture(times: Floats, values: Floats, asked: Floats) -> Mixture:
 
 
 def _probability_below(z: Floats) -> Floats:
-    from math import erf, sqrt  # noqa: PLC0415 - numpy has no normal distribution
+    from math import erf, sqrt
 
     return np.asarray([0.5 * (1.0 + erf(number / sqrt(2.0))) for number in z.ravel()]).reshape(
         z.shape
@@ -159,7 +158,7 @@ class Forecast:
     """Asks to stop when what is left of the plan would hardly improve anything."""
 
     name = "forecast"
-    group: Any = "bayesian_prediction"
+    group: Group = "bayesian_prediction"
 
     def __init__(self, min_improvement: float) -> None:
         self._min_improvement = min_improvement

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kamerton.stopping.series import Floats
-from kamerton.stopping.types import Vote
+from kamerton.stopping.types import Group, Vote
 from kamerton.stopping.view import View
 from kamerton.stopping.voters.mann_kendall import trend
 
@@ -27,7 +27,7 @@ class GateHealth:
     """Sentences that end too early or not at all: learning, learned, or given up."""
 
     name = "gate_health"
-    group = "attention_analysis"
+    group: Group = "attention_analysis"
 
     def __init__(self, premature_threshold: float) -> None:
         self._threshold = premature_threshold
@@ -45,7 +45,7 @@ class GateHealth:
             told = f"F1 of the stop frame {1.0 - now:.2f}"
         if z < -1.0:
             return Vote(self.name, self.group, -0.5, 0.5, f"{told}, it gets better (Z {z:+.1f})")
-        if z > 1.645:  # noqa: PLR2004 - one in twenty
+        if z > 1.645:
             return Vote(self.name, self.group, 0.5, 0.5, f"{told}, it gets worse (Z {z:+.1f})")
         if now < self._threshold and (f1 is None or f1 >= GOOD_F1):
             return Vote(self.name, self.group, 0.2, 0.5, told)

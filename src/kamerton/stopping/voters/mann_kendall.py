@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
+from statistics import NormalDist
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kamerton.stopping.series import Floats
-from kamerton.stopping.types import Vote
+from kamerton.stopping.types import Group, Vote
 from kamerton.stopping.view import View
 
 MIN_POINTS = 8
@@ -27,19 +30,26 @@ def trend(values: Floats, *, corrected: bool = True) -> float:
     count = values.size
     if count < 4:
         return 0.0
-    later, earlier = np.tril_indices(count, -1)
+    later, earlier = _pairs(count)
     differences = values[later] - values[earlier]
     statistic = float(np.sign(differences).sum())
-    _, ties = np.unique(values, return_counts=True)
-    variance = (
-        count * (count - 1) * (2 * count + 5) - float((ties * (ties - 1) * (2 * ties + 5)).sum())
-    ) / 18.0
+    variance = count * (count - 1) * (2 * count + 5) / 18.0
+    if not differences.all():
+        _, ties = np.unique(values, return_counts=True)
+        variance -= float((ties * (ties - 1) * (2 * ties + 5)).sum()) / 18.0
     if variance <= 0.0 or statistic == 0.0:
         return 0.0
     if corrected:
         slope = float(np.median(differences / (later - earlier)))
         variance *= _inflation(values - slope * np.arange(count))
     return (statistic - math.copysign(1.0, statistic)) / math.sqrt(variance)
+
+
+@lru_cache(maxsize=64)
+def _pairs(count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices of all pairs, the later of each first."""
+    later, earlier = np.tril_indices(count, -1)
+    return later.astype(np.int64), earlier.astype(np.int64)
 
 
 def _inflation(residuals: Floats) -> float:
@@ -62,10 +72,10 @@ class MannKendall:
     """Asks to stop when nothing falls any more; its confidence grows with what it has seen."""
 
     name = "mann_kendall"
-    group = "statistical_consensus"
+    group: Group = "statistical_consensus"
 
     def __init__(self, alpha: float, window: int) -> None:
-        self._critical = _normal_quantile(1.0 - alpha)
+        self._critical = NormalDist().inv_cdf(1.0 - alpha)
         self._window = window
 
     def vote(self, view: View) -> Vote:
@@ -86,9 +96,3 @@ class MannKendall:
             min(1.0, values.size / self._window),
             f"{what} over the last {values.size} blocks (Z {z:+.1f})",
         )
-
-
-def _normal_quantile(probability: float) -> float:
-    from statistics import NormalDist  # noqa: PLC0415 - a heavy import for one number
-
-    return NormalDist().inv_cdf(probability)

@@ -78,6 +78,6 @@ def _solve(
     noise = power * (1.0 - signal)
     covariance = power * signal * kernel(times, times, length)
     covariance[np.diag_indices_from(covariance)] += noise
-    factor = np.linalg.cholesky(covariance)
+    factor = np.asarray(np.linalg.cholesky(covariance), dtype=np.float64)
     weights = np.linalg.solve(factor.T, np.linalg.solve(factor, residuals))
     return factor, weights, noise
