@@ -9,9 +9,9 @@ picture, a sample of speech and an alert at every step, not one in 1,000 steps. 
 with alerts and without take turns in random order, so that whatever else the machine does falls on
 both; the interval is a bootstrap over pairs of blocks. What the sender does in its own thread falls
 on both, too, so its processor time is measured apart and added. The shorter a step, the more an
-alert weighs: these take some 10 ms, a voice's take a second. A loop of about the length of a call
-stands in its place in the blocks without: where that is late, too, the machine is busy with
-something else, and the lines about calls mean nothing.
+alert weighs: these take some 10 ms, a voice's take a second. A loop as long as the
+middle call stands in its place in the blocks without: where that is late, too, the machine is busy
+with something else, and nothing can be said about calls (BUSY).
 
 Ends with 1 if the median step takes more than 1.02 times as long, or if one call in a hundred
 keeps the training for longer than 1 ms.
@@ -51,7 +51,6 @@ from tests.tiny_corpus import tiny_params, write_tiny_dataset
 MAX_RATIO, MAX_ENQUEUE_SECONDS = 1.02, 1e-3
 BLOCK = 10  # steps; the first of a run are not counted
 TIMEOUT_SECONDS = 2.0
-SILENT_LOOPS = 2000  # some 30 us
 HANGING, FAILING = "servers hang", "servers answer 500 or refuse"
 
 
@@ -101,13 +100,13 @@ class Switch(Quiet):
         if told:
             self.hook.on_step(facts)
         else:
-            sum(range(SILENT_LOOPS))
+            self._spin(began)
         middle = time.perf_counter()
         if told:
             text = f"the loss of step {facts.step} is {facts.loss}"
             self.hook.on_alert("explosion", text, {"loss": facts.loss})
         else:
-            sum(range(SILENT_LOOPS))
+            self._spin(middle)
         now = time.perf_counter()
         if facts.step > BLOCK:
             self.calls[told] += [middle - began, now - middle]
@@ -115,6 +114,12 @@ class Switch(Quiet):
         self._last = now
         if facts.step % BLOCK == 0:
             self._next_block(told, counted=facts.step > BLOCK)
+
+    def _spin(self, began: float) -> None:
+        """Take as long as half of the calls do."""
+        end = began + statistics.median(self.calls[True][-101:] or [1e-4])
+        while time.perf_counter() < end:
+            pass
 
     def _next_block(self, told: bool, *, counted: bool) -> None:
         if counted:
@@ -274,8 +279,13 @@ def report(arms: dict[str, Arm]) -> tuple[list[bool], dict[str, object]]:
             f"{low:.4f} to {high:.4f}, and {share:.4f} for the sender; at most {MAX_RATIO})"
         )
         held.append(judge(ratio + share <= MAX_RATIO, text))
-        late = percentile(arm.calls, 0.99) <= MAX_ENQUEUE_SECONDS
-        held.append(judge(late, f"a call takes {in_words(arm.calls)} (99 % within 1000 us)"))
+        text = f"a call takes {in_words(arm.calls)} (99 % within 1000 us)"
+        quick = percentile(arm.calls, 0.99) <= MAX_ENQUEUE_SECONDS
+        if not quick and percentile(arm.loops, 0.99) > MAX_ENQUEUE_SECONDS:
+            print(f"BUSY  {text}")
+            held.append(False)
+        else:
+            held.append(judge(quick, text))
         figures[name] = {
             "ratio": ratio, "interval": [low, high], "sender_share": share,
             "calls_p99_seconds": percentile(arm.calls, 0.99),

@@ -181,8 +181,6 @@ def read_source(
     make: Callable[[], MetricSource], steps: int, append: Callable[[int], None], polls: int = POLLS
 ) -> Cost:
     source = make()
-    source.poll({})  # imports
-    source = make()
     before, began = peak_mb(), time.process_time()
     events, cursor = drain(source, {})
     seconds, memory = time.process_time() - began, peak_mb() - before
@@ -218,7 +216,11 @@ def read_mlflow(uri: str, run_id: str, steps: int) -> Cost:
     def append(step: int) -> None:
         write_mlflow(uri, run_id, range(step, step + 1))
 
-    return read_source(lambda: _Unhurried(uri, run_id), steps, append, polls=5)
+    from kamerton.tracking.mlflow_client import connect
+
+    client = connect(uri)
+    client.get_run(run_id)  # imports
+    return read_source(lambda: _Unhurried(uri, run_id, client=client), steps, append, polls=5)
 
 
 def read_store(path: Path, steps: int) -> Cost:

@@ -7,7 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,7 +21,7 @@ from kamerton.core.stop import StopRequest
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from kamerton.smart_tuner.live_frame import Frame
+    from kamerton.smart_tuner.live_frame import Frame, Settled
     from kamerton.smart_tuner.log_watcher import LogWatcher
     from kamerton.smart_tuner.metrics_store import MetricsStore
     from kamerton.smart_tuner.sources import Event
@@ -100,6 +100,7 @@ class _Session:
     store: MetricsStore
     log: WatchLog
     events: int
+    settled: Settled = field(default_factory=dict)
 
     def collect(self) -> list[Event]:
         """Read on; what nobody had read before."""
@@ -116,7 +117,7 @@ class _Session:
 
         paths = (path.relative_to(self.runs).as_posix() for path in run_folders(self.runs))
         known = [path for path in paths if self.chosen(path)]
-        return take_frame(self.store, self.runs, known, events=self.events)
+        return take_frame(self.store, self.runs, known, events=self.events, settled=self.settled)
 
 
 def _chooser(runs: Path, identifier: str) -> Callable[[str], bool]:

@@ -26,6 +26,8 @@ MARGIN: Final = 1.25  # of the epochs to within 2 % of the best
 SHRINKAGE: Final = 3.0  # n runs weigh n / (n + 3)
 LEAST_FACTOR, MOST_FACTOR = 0.5, 2.0
 LEAST_PLAN: Final = 0.5  # of the rule: a run that was given less cannot tell what is needed
+# Ends of runs that went wrong: when they were at their best says nothing of when they should be.
+WENT_WRONG: Final = frozenset({"gave_up", "divergence", "collapse", "not_finite"})
 CONFIDENCE_PER_RUN: Final = 0.02  # up to five of them (FEATURES 2.3), if they agree
 _DIGITS = 4
 
@@ -210,7 +212,7 @@ _WITHOUT: Mapping[HistoryState, str] = {
     "off": "history is switched off (analyze.history): the rule alone",
     "absent": "no run has finished yet: the rule alone",
     "unreadable": "the history cannot be read: the rule alone",
-    "read": "none of the {known} finished runs had weights of its own and enough epochs to tell: "
+    "read": "of {known} finished runs none went well, from the start, with epochs enough to tell: "
     "the rule alone",
 }
 
@@ -218,12 +220,12 @@ _WITHOUT: Mapping[HistoryState, str] = {
 def usable(run: RunOutcome) -> bool:
     """Whether a run can tell how long training takes.
 
-    One that was given up cannot, nor one that began with the weights of another, nor one that was
+    One that went wrong cannot, nor one that began with the weights of another, nor one that was
     given less than half of the rule: its learning rate fell before the voice was learned, so it is
     near its best early, whatever that is.
     """
     return (
-        run.ended != "gave_up"
+        run.ended not in WENT_WRONG
         and not run.warm_started
         and run.rule_epochs > 0
         and run.near_best_step > 0

@@ -24,6 +24,21 @@ def checkpoint_at(run: RunDirectory, step: int) -> Path:
     return run.checkpoints / _STEP.format(step)
 
 
+def require_checkpoint(run: RunDirectory, step: int) -> Path:
+    """The same, which must be there.
+
+    Raises:
+        PipelineError: it is not.
+    """
+    path = checkpoint_at(run, step)
+    if not path.is_file():
+        raise PipelineError(
+            f"{run.path} has no checkpoint of step {step} to go on from.",
+            hint="remove generations.json and generations/ of its study to make them again",
+        )
+    return path
+
+
 def fork(source: RunDirectory, runs: Path, step: int) -> RunDirectory:
     """Make a run below ``runs`` that stands where ``source`` stood after ``step`` steps.
 
@@ -38,12 +53,7 @@ def fork(source: RunDirectory, runs: Path, step: int) -> RunDirectory:
     Raises:
         PipelineError: there is no such checkpoint.
     """
-    state = checkpoint_at(source, step)
-    if not state.is_file():
-        raise PipelineError(
-            f"{source.path} has no checkpoint of step {step} to go on from.",
-            hint="run the same command again: the run is made again from its begin",
-        )
+    state = require_checkpoint(source, step)
     runs.mkdir(parents=True, exist_ok=True)
     path = runs / source.path.name
     temporary = temporary_folder(path)

@@ -29,7 +29,7 @@ from kamerton.config.schema import Params
 from kamerton.config.train_section import ChangeParams
 from kamerton.core.files import read_json, sha256_file, sha256_json
 from kamerton.core.progress import Progress, silent
-from kamerton.smart_tuner.fork import checkpoint_at
+from kamerton.smart_tuner.fork import require_checkpoint
 from kamerton.smart_tuner.generation_plan import GenerationPlan
 from kamerton.smart_tuner.generation_tree import (
     FILE,
@@ -162,7 +162,7 @@ class _WarmLoop:
         if index >= len(self._tree.generations):
             start = self._plan.starts[index]
             label = self._tree.generations[-1].label if index else _TRUNK
-            sha256 = sha256_file(checkpoint_at(parent, start))
+            sha256 = sha256_file(require_checkpoint(parent, start))
             generation = Generation(index + 1, start, self._plan.end(index), label, sha256)
         deltas: list[Delta] = [{}, *self._proposals(index)]
         for number, delta in enumerate(deltas):
@@ -235,7 +235,7 @@ class _WarmLoop:
             run = self._stretches.make(stretch, begun)
             candidate = replace(
                 candidate, run=str(run.path.relative_to(self._folder.path)),
-                checkpoint_sha256=sha256_file(checkpoint_at(run, end)),
+                checkpoint_sha256=sha256_file(require_checkpoint(run, end)),
                 curve=self._curve(run, start, end), effective=effective_factors(run),
             )  # fmt: skip
             probe = self._probe(index, label, run, changes)

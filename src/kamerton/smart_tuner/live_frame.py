@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ _ORDINARY: Final = frozenset({DECISION, "evaluating", "effective", "surroundings
 _PART: Final = re.compile(r"(?P<study>.+)/(?P<kind>trials|generations)/(?P<label>[^/]+)/runs/[^/]+")
 _POINTS: Final = 200
 _RATE_POINTS: Final = 30
+_SETTLED_SECONDS: Final = 30.0
 _PAUSE: Final = 10.0  # times the usual time between two points: the run was interrupted
 
 
@@ -154,7 +156,13 @@ class Frame:
         }
 
 
-def take_frame(store: MetricsStore, runs: Path, watched: Iterable[str], *, events: int) -> Frame:
+Settled = dict[str, tuple[list[tuple[int, int]], RunView]]  # views that stay, by run
+
+
+def take_frame(
+    store: MetricsStore, runs: Path, watched: Iterable[str], *, events: int,
+    settled: Settled | None = None,
+) -> Frame:  # fmt: skip
     """What the store and the run directories say now.
 
     Args:
@@ -162,18 +170,45 @@ def take_frame(store: MetricsStore, runs: Path, watched: Iterable[str], *, event
         runs: The runs folder.
         watched: Runs and studies, by their paths below it.
         events: How many events of a run are shown.
+        settled: Views of runs that are over, kept from one frame to the next: a folder may hold
+            hundreds, and only their files are looked at again.
     """
     views: list[RunView] = []
     studies: list[str] = []
     for run in watched:
         folder = RunDirectory(runs / run)
         if (folder.path / "status.json").is_file():
-            views.append(_run_view(store, folder, run, events))
+            views.append(_known_view(store, folder, run, events, settled))
         elif (folder.path / "trials").is_dir():
             studies.append(run)
     views.sort(key=lambda view: (view.updated, view.run), reverse=True)
     found = [_study_view(store, runs, study, views) for study in studies]
     return Frame(views, sorted(found, key=lambda view: view.study))
+
+
+def _known_view(
+    store: MetricsStore, folder: RunDirectory, run: str, events: int, settled: Settled | None
+) -> RunView:
+    if settled is None:
+        return _run_view(store, folder, run, events)
+    marks = [_mark(folder.path / "status.json"), _mark(folder.metrics_file)]
+    known = settled.get(run)
+    if known is not None and known[0] == marks:
+        return known[1]
+    view = _run_view(store, folder, run, events)
+    # Young files may be in the store in part only, if another process is entering them.
+    old = max(changed for changed, _ in marks) / 1e9 < time.time() - _SETTLED_SECONDS
+    if old and view.state != "running":
+        settled[run] = marks, view
+    return view
+
+
+def _mark(file: Path) -> tuple[int, int]:
+    try:
+        found = file.stat()
+    except OSError:
+        return 0, 0
+    return found.st_mtime_ns, found.st_size
 
 
 def _run_view(store: MetricsStore, folder: RunDirectory, run: str, events: int) -> RunView:

@@ -196,6 +196,10 @@ def decision_text(event: RunEvent) -> str:
     if "waited_steps" in fields and "patience_steps" in fields:
         waited, patience = _number(fields["waited_steps"]), _number(fields["patience_steps"])
         parts.append(f"waited {waited:.0f} of {patience:.0f} steps")
+    if fields.get("guarded") and not fields.get("stop"):
+        parts.append("guarded")
+    if fields.get("remaining_steps") is not None:
+        parts.append(f"better until about {_number(fields['remaining_steps']):.0f} steps on")
     if fields.get("stop") and fields.get("reason"):
         parts.append(str(fields["reason"]))
     return ", ".join(parts)

@@ -80,7 +80,7 @@ def _grpc_storage(url: str) -> "optuna.storages.BaseStorage":
 
     parts = urlsplit(url)
     if importlib.util.find_spec("grpc") is None:
-        raise ToolMissingError("grpcio (for tune.storage: grpc://)", extra="tune")
+        raise ToolMissingError("grpcio (for tune.storage: grpc://)", extra="train")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         proxy = optuna.storages.GrpcStorageProxy(

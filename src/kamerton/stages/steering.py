@@ -59,10 +59,8 @@ def steering(session: Session, run: RunDirectory, analysis: Path) -> Iterator[St
     told = session.params.tracking.alerts
     if session.trial:
         told = AlertParams(events=told.events, log=told.log)
-    if session.world.main:
-        manager = AlertManager.opened(told, run.path.name)
-    else:
-        manager = AlertManager(())
+    main, name = session.world.main, run.path.name
+    manager = AlertManager.opened(told, name) if main else AlertManager(())
     phase_names = _phase_names(session.params.train.phases.count)
     alerts = AlertHook.of(manager, run.path, told, phase_names=phase_names)
     try:

@@ -129,6 +129,7 @@ class StopController:
             cusum=None if "cusum" in params.silent_voters else self._cusum,
             risk=self._risk,
             unaligned=self._unaligned(),
+            aligned_for=self._aligned_for(),
             annealing=self._memory.annealing,
             drop_ahead=self._next_drop() is not None,
         )
@@ -193,6 +194,11 @@ class StopController:
         enabled = self._params.attention_monitoring.enabled
         return enabled and memory.has_attention and memory.aligned_step is None
 
+    def _aligned_for(self) -> float | None:
+        since = self._memory.aligned_step
+        enabled = self._params.attention_monitoring.enabled
+        return self._memory.step - since if enabled and since is not None else None
+
     def _patience(self) -> float:
         share = self._memory.step / self._planned
         return patience(
@@ -208,8 +214,9 @@ class StopController:
         """Steps since anything better, since attention aligned, and since the last known drop."""
         memory, params = self._memory, self._params
         since = memory.better_step
-        if params.rules.guard and memory.aligned_step is not None:
-            since = max(since, memory.aligned_step)
+        aligned_for = self._aligned_for()
+        if params.rules.guard and aligned_for is not None:
+            since = max(since, memory.step - aligned_for)
         if params.rules.schedule:
             since = max([since, *(drop for drop in self._drops if drop <= memory.step)])
         return memory.step - since

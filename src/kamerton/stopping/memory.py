@@ -50,8 +50,8 @@ class Memory:
         self._highest = max(self._highest, seen.value)
         if seen.value < self.best:
             self.best, self.best_step = seen.value, seen.step
-        if not seen.value > self.better_value - min_delta * self.span:
-            self.better_value, self.better_step = min(seen.value, self.better_value), self.step
+        if seen.value < self.better_value - min_delta * self.span:
+            self.better_value, self.better_step = seen.value, self.step
         self._whole.add(self.step, seen.value)
         filled = {name: self._recent[name].add(_number(getattr(seen, name))) for name in _SERIES}
         self._take_marks(seen)

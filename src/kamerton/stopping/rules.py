@@ -21,6 +21,7 @@ PROMISE = 0.5  # probability of an improvement that is waited for
 FALLING_PATIENCES = 2.0  # for how long a loss that comes down is waited for
 _EVIDENT = 1.0  # of the range: a loss above where it began
 _FALLING = -1.0  # Z below which a loss that is high comes down again
+_SETTLING = 0.15  # of the plan after alignment, in which the loss follows attention
 _RECENT_ALARM = 6  # blocks
 
 
@@ -35,6 +36,7 @@ class Situation:
         cusum: The sums; None where that voter is silent.
         risk: Of overfitting.
         unaligned: Attention is known, and has not read yet.
+        aligned_for: Steps since it first read; None where it never did, or there is none.
         annealing: The learning rate falls.
         drop_ahead: A known drop of the learning rate is still to come.
     """
@@ -45,6 +47,7 @@ class Situation:
     cusum: Cusum | None
     risk: Assessment
     unaligned: bool
+    aligned_for: float | None
     annealing: bool
     drop_ahead: bool
 
@@ -115,6 +118,11 @@ def forecast_objection(now: Situation, params: EarlyStoppingParams) -> str:
             rules.schedule and now.annealing and not own.while_annealing
         ),
         "attention has not aligned": rules.guard and now.unaligned,
+        "attention has only just aligned": (
+            rules.guard
+            and now.aligned_for is not None
+            and now.aligned_for < _SETTLING * now.view.planned
+        ),
         "the level has just changed": _changed(now.cusum, params.cusum.threshold),
         "the loss is above its best": _above(now.view, own.max_misfit),
     }

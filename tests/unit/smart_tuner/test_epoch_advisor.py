@@ -89,13 +89,25 @@ def test_another_dataset_counts_once_and_this_one_by_the_run():
 
 @pytest.mark.parametrize(
     "changed",
-    [{"planned_epochs": 30.0}, {"ended": "gave_up"}, {"warm_started": True}, {"near_best_step": 0}, {"rule_epochs": 0}],
+    [
+        {"planned_epochs": 30.0},
+        {"ended": "gave_up"},
+        {"ended": "divergence"},
+        {"warm_started": True},
+        {"near_best_step": 0},
+        {"rule_epochs": 0},
+    ],
 )
 def test_runs_that_cannot_tell_are_left_out(changed):
     found = advise([run_outcome(**changed)])
     assert found.recommended_epochs == 2000
     assert found.correction.used_runs == 0
-    assert "none of the 1 finished runs" in found.reasons[-1]
+    assert "of 1 finished runs none" in found.reasons[-1]
+
+
+@pytest.mark.parametrize("ended", ["budget", "patience", "forecast", "overfitting"])
+def test_runs_that_ended_early_for_want_of_progress_count(ended):
+    assert advise([run_outcome(ended=ended)]).correction.used_runs == 1
 
 
 def test_the_correction_is_bounded():

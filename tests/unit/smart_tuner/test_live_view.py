@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from kamerton.smart_tuner.live_frame import Frame, take_frame
+from kamerton.smart_tuner.live_frame import Frame, Settled, take_frame
 from kamerton.smart_tuner.live_view import lines, render
 from kamerton.smart_tuner.log_watcher import LogWatcher, run_folders, sources_in
 from kamerton.smart_tuner.metrics_store import MetricsStore
@@ -22,6 +22,7 @@ from kamerton.tracking import JsonlTracker, RunDirectory
 DECISION = {
     "stop": False, "cause": "", "reason": "", "evidence": -0.4, "patience_steps": 325.0,
     "waited_steps": 100.0, "best_step": 300, "status": "not_converged", "overfitting": "medium",
+    "guarded": True, "remaining_steps": 250.0,
     "votes": [
         {"voter": "trend", "group": None, "score": -0.6, "confidence": 0.8, "reason": "it falls"},
         {"voter": "forecast", "group": None, "score": 0.4, "confidence": 0.3,
@@ -81,6 +82,9 @@ def test_a_run_under_way_is_shown_within_eighty_columns(
     assert "heard 0:10 ago" in text
     assert "best 0.1 at 500" in text
     assert "votes at step 500: go on, not converged, overfitting medium, waited" in text
+    assert "of 325 steps, guarded, better until about 250 steps on" in " ".join(
+        text.replace("│", "").split()
+    )
     assert "-0.60 go on" in text
     assert "+0.40 stop" in text
     assert "it falls" in text
@@ -100,6 +104,30 @@ def test_without_a_writer_a_run_was_killed_and_has_no_time_left(
     assert frame.runs[0].state == "killed"
     assert frame.runs[0].eta_seconds is None
     assert frame.over
+
+
+def test_views_of_old_runs_are_kept_until_their_files_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path)
+    record(run, 200, monkeypatch)
+    os.utime(run.metrics_file, (1.0, 1.0))
+    os.utime(run.path / "status.json", (1.0, 1.0))
+    kept: Settled = {}
+    with MetricsStore(tmp_path / "metrics.db") as store:
+        list(LogWatcher(discover=lambda: sources_in(tmp_path)).collect(store))
+        first, again = (
+            take_frame(store, tmp_path, [run.path.name], events=1, settled=kept).runs[0]
+            for _ in range(2)
+        )
+        assert again is first
+        os.utime(run.path / "status.json", (2.0, 2.0))
+        changed = take_frame(store, tmp_path, [run.path.name], events=1, settled=kept).runs[0]
+        assert changed is not first
+        with run.hold():
+            os.utime(run.path / "status.json", (3.0, 3.0))
+            take_frame(store, tmp_path, [run.path.name], events=1, settled=kept)
+        assert kept[run.path.name][1] is changed  # what goes on is not kept
 
 
 def test_a_pause_between_two_processes_is_no_slowness(

@@ -97,6 +97,23 @@ def test_a_server_that_is_away_is_no_error_and_asked_ever_more_seldom(
     assert "works again" in caplog.text
 
 
+def test_a_long_history_is_asked_for_seldom(server: Server) -> None:
+    clock = Clock()
+    reader = reader_of(server, clock)
+    plain = server.get_metric_history
+
+    def slow(run_id: str, name: str) -> list[Any]:
+        clock.now += 2.0
+        return plain(run_id, name)
+
+    server.get_metric_history = slow  # type: ignore[method-assign]
+    for step in range(100):
+        server.log("loss", step, 1.0)
+        reader.poll()
+        clock.now += 1.0
+    assert server.asked["loss"] == 5 + 1  # two seconds of every twenty, from the first on
+
+
 def test_points_that_were_sent_twice_are_one(server: Server) -> None:
     clock = Clock()
     reader = reader_of(server, clock)

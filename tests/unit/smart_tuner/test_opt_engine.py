@@ -1,6 +1,5 @@
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kamerton.config.schema import Params
 from kamerton.core.errors import InputCorruptError, ParamsError
 from kamerton.smart_tuner.opt_engine import (
     Evaluation,
     OptimizationEngine,
-    RunningTrial,
-    TrialResult,
 )
 from kamerton.smart_tuner.samplers import (
     resolve_pruner,
@@ -23,9 +19,17 @@ from kamerton.smart_tuner.samplers import (
     warmup_steps,
 )
 from kamerton.smart_tuner.study import best_of
-from kamerton.tracking.names import ATTENTION_SCORE, VAL_MEL_LOSS
+from kamerton.tracking.names import VAL_MEL_LOSS
+from tests.unit.smart_tuner.study_runs import (
+    SPACE,
+    curve,
+    make_params,
+    run_study,
+    run_trial,
+)
 
 pytest.importorskip("optuna")
+
 
 @pytest.mark.parametrize(
     "tune",
@@ -35,7 +39,7 @@ pytest.importorskip("optuna")
         {"sampler": "bohb"},
         {"sampler": "random", "pruner": "none"},
         {"sampler": "cma_es", "search_space": SPACE, "pruner": "none", "trials": 16},
-        {"sampler": "gp", "pruner": "none", "trials": 6},
+        {"sampler": "auto", "trials": 8},
     ],
     ids=lambda tune: "-".join(str(value) for value in tune.values() if isinstance(value, str)),
 )
@@ -230,7 +234,7 @@ def test_startup_can_be_given() -> None:
     ("tune", "expected"),
     [
         ({"sampler": "auto", "pruner": "none", "trials": 20}, "gp"),
-        ({"sampler": "auto", "trials": 20}, "tpe"),
+        ({"sampler": "auto", "trials": 150}, "gp"),
         ({"sampler": "auto", "trials": 200, "search_space": SPACE}, "cma_es"),
         ({"sampler": "auto", "trials": 200}, "tpe"),
         ({"sampler": "bohb"}, "tpe"),
@@ -247,6 +251,28 @@ def test_bohb_prunes_with_hyperband_and_warns_when_it_cannot_learn(
     assert resolve_pruner(make_params(sampler="bohb", trials=4).tune) == "hyperband"
     assert "hardly acts" in caplog.text
     assert resolve_pruner(make_params(sampler="tpe", pruner="median").tune) == "median"
+
+
+@pytest.mark.parametrize(
+    ("tune", "expected"),
+    [
+        ({}, "successive_halving"),
+        ({"sampler": "gp"}, "successive_halving"),
+        ({"sampler": "auto"}, "none"),
+        ({"sampler": "auto", "trials": 151}, "successive_halving"),
+        ({"sampler": "auto", "pruner": "median"}, "median"),
+    ],
+)
+def test_trials_of_auto_are_whole_unless_a_pruner_is_named(
+    tune: dict[str, Any], expected: str
+) -> None:
+    assert resolve_pruner(make_params(**tune).tune) == expected
+
+
+def test_auto_learns_after_five_trials() -> None:
+    assert startup_trials(make_params(sampler="auto", trials=30).tune) == 5
+    assert startup_trials(make_params(sampler="auto", trials=9).tune) == 3
+    assert startup_trials(make_params(sampler="auto", trials=300).tune) == 15
 
 
 def test_cma_es_refuses_choices() -> None:

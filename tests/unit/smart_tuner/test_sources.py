@@ -94,7 +94,7 @@ ACTIONS = st.one_of(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(actions=st.lists(ACTIONS, max_size=14), seed=st.integers(0, 1000))
 def test_any_slices_of_a_log_give_what_one_read_of_it_gives(
     tmp_path_factory: pytest.TempPathFactory, actions: list[tuple[str, int, int]], seed: int

@@ -22,7 +22,10 @@ from kamerton.core.errors import (
 from kamerton.core.files import sha256_tree
 from kamerton.core.stop import StopRequest
 from kamerton.model.voice import Voice
+from kamerton.smart_tuner.history import History
+from kamerton.smart_tuner.registry import ModelRegistry
 from kamerton.stages.train import train, with_best_params
+from kamerton.tracking import read_records
 from tests.tiny_corpus import tiny_params, write_stage_inputs, write_tiny_dataset
 
 
@@ -96,6 +99,13 @@ def test_it_exports_a_voice_that_speaks_and_a_page(ports: dict[str, Path], runs:
         "params.yaml", "environment.json", "command.txt", "metrics.jsonl", "checkpoints",
         "status.json", "figures",
     }  # fmt: skip
+    # What later runs learn from it.
+    (outcome,) = History(runs / "history.db").runs()
+    assert (outcome.run_id, outcome.planned_steps, outcome.ended) == (run.name, 4, "budget")
+    (voice,) = ModelRegistry(runs / "registry").entries()
+    assert (voice.run, voice.stage) == (run.name, "staging")
+    told = [record.name for record in read_records(run / "metrics.jsonl")]
+    assert told.count("forecast") == 1
 
 
 def test_equal_inputs_give_equal_bytes(tmp_path: Path) -> None:
@@ -301,11 +311,22 @@ def test_a_run_that_gave_up_says_so(ports: dict[str, Path], runs: Path, caplog: 
 
 
 def test_patience_is_not_giving_up(ports: dict[str, Path], runs: Path) -> None:
-    params = quick(max_steps=8, eval_interval_steps=1, patience_share=0.1, learning_rate=1e-12)
+    # At this learning rate nothing improves; a network that never read is not guarded here.
+    stopping = {
+        "patience_share": 0.1, "min_evaluations": 2, "attention_monitoring": {"enabled": False}
+    }  # fmt: skip
+    params = quick(max_steps=12, eval_interval_steps=1, learning_rate=1e-12,
+                   early_stopping=stopping)  # fmt: skip
     report = train(**ports, params=params, runs=runs)
-    assert report.steps < 8
-    assert "out of patience" in dict(report.summary())["steps"]
+    assert report.steps < 12
+    assert "stopped: patience" in dict(report.summary())["steps"]
     assert (report.gave_up, report.metrics()["gave_up"]) == ("", 0.0)
+    assert report.metrics()["stopped_early"] == 1.0
+    page = ports["report"].read_text()
+    assert "Whether to go on" in page
+    assert "mann kendall" in page
+    again = train(**ports, params=params, runs=runs, force=True, resume=False)
+    assert again.steps == report.steps  # the decision is a function of the run
 
 
 def test_a_trial_prints_its_values_and_exports_nothing(

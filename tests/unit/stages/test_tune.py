@@ -213,6 +213,74 @@ def test_kill_minus_nine_at_any_time_changes_nothing(
     assert outputs(killed) == outputs(undisturbed)
 
 
+def test_parallel_trials_survive_kill_minus_nine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_STEP_SECONDS", "0.02")
+    project = make_project(tmp_path / "project")
+    params = make_params(trials=5, workers=3, pruner="none", generations={"count": 0})
+    studies = project / "runs" / "studies"
+
+    def values() -> dict[str, str]:
+        return {
+            file.parent.name: file.read_text() for file in studies.glob("*/trials/*/params.yaml")
+        }
+
+    def finished() -> int:
+        return sum(text.read_text().count('"op_code":6') for text in studies.glob("*/journal.log"))
+
+    process = start(project, params)
+    wait_for(lambda: finished() >= 1 and len(values()) >= 4)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    before, ended = values(), finished()
+    assert len(list(studies.glob("*/trials/*/runs/*/metrics.jsonl"))) >= 3  # at a time
+    process = start(project, params)
+    assert process.wait(60) == 0, process.communicate()
+    process.communicate()
+    after = values()
+    assert {name: after[name] for name in before} == before  # what was under way went on
+    assert finished() == 5 > ended  # nothing finished was run again
+    assert [row["number"] for row in rows(project)] == ["0", "1", "2", "3", "4"]
+
+
+def test_parallel_trials_stop_on_request_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_STEP_SECONDS", "0.05")
+    project = make_project(tmp_path / "project")
+    process = start(project, make_params(trials=4, workers=2, pruner="none"))
+    studies = project / "runs" / "studies"
+    wait_for(lambda: len(list(studies.glob("*/trials/*/runs/*/position"))) == 2)
+    process.send_signal(signal.SIGINT)
+    _, words = process.communicate(timeout=30)
+    assert process.returncode == 75, words
+    states = [
+        json.loads(f.read_text())["state"] for f in studies.glob("*/trials/*/runs/2*/status.json")
+    ]
+    assert states == ["stopped", "stopped"]
+
+
+@pytest.mark.usefixtures("fake")
+def test_the_next_study_begins_where_this_one_ended(project: Path) -> None:
+    analysis = {
+        "recommended_epochs": 500, "hours": 0.2, "quality": {"score": 0.8},
+        "complexity": {"multiplier": 1.0},
+    }  # fmt: skip
+    write_json(project / "analysis.json", analysis)
+    card = json.loads((project / "dataset" / "dataset.json").read_text()) | {"speakers": ["s"]}
+    write_json(project / "dataset" / "dataset.json", card)
+    first = run(project, make_params(trials=3, seed=1))
+    best = dict(first.best.params)
+    write_json(project / "dataset" / "dataset.json", card | {"content_sha256": "d" * 64})
+    second = run(project, make_params(trials=3, seed=2), force=True)
+    if first.best.number:  # else it is the baseline, which every study runs
+        assert dict(second.results[1].params) == best
+    third = run(project, make_params(trials=3, seed=3, history=False), force=True)
+    assert best not in [dict(item.params) for item in third.results[1:]]
+    assert run(project, make_params(trials=3, seed=2), force=True).results == second.results
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_on_request_ends_with_75_and_is_continued(
     tmp_path: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch

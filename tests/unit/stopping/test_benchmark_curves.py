@@ -19,6 +19,7 @@ from benchmarks.curve_families import (
     real_curves,
     synthetic,
 )
+from benchmarks.stop_figure import draw
 from benchmarks.stop_scoring import Outcome, best_patience, play, ratio, score
 from kamerton import stopping
 from kamerton.config.stopping_section import EarlyStoppingParams
@@ -206,7 +207,7 @@ def test_the_benchmark_runs_and_judges(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(stopping, "replay", half)  # where it would stop is tested elsewhere
     monkeypatch.setattr(early_stopping, "make_curve", lambda f, s: make_curve(f, s, 40))
     arguments = ["early_stopping", "--curves", "10", "--ablation-curves", "2", "--real",
-                 str(tmp_path / "real"), "--figure", str(tmp_path / "f.png"), "--json",
+                 str(tmp_path / "real"), "--json",
                  str(tmp_path / "f.json"), "--processes", "1"]  # fmt: skip
     monkeypatch.setattr("sys.argv", arguments)
     assert early_stopping.main() in {0, 1}
@@ -216,8 +217,15 @@ def test_the_benchmark_runs_and_judges(tmp_path, capsys, monkeypatch):
     rows = {line.split("  ")[0]: line for line in out.splitlines()}
     assert rows["rule divergence"].endswith("other stop in 3 of 3: earns")
     assert rows["rule collapse"].endswith("other stop in 0 of 3: earns nothing")
-    assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
     figures = json.loads((tmp_path / "f.json").read_text())
     assert {"synthetic", "real speech recognition", "real, other tasks"} == figures.keys()
     assert early_stopping.run_real(tmp_path / "nowhere", 1, ablated=True) == ({}, [], {})
     assert "skipped" in capsys.readouterr().out
+
+
+def test_the_figure_is_drawn_of_what_there_is():
+    outcomes = [Outcome(0.1, 0.0, 9, 1.0)] * 3
+    scores = {name: score(outcomes) for name in ("patience 20 % of plan", "ours")}
+    one = draw({"synthetic": scores}, ["patience 20 % of plan", "ours", "absent"])
+    assert one.startswith(b"\x89PNG")
+    assert one != draw({"synthetic": {"ours": scores["ours"]}}, ["ours"])

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from tests.stop_curves import PLAN, end, noise, params, run, settling, steps, without
 
 aligned = np.full(PLAN, 0.9)
@@ -154,7 +155,7 @@ def test_a_forecast_waits_for_the_end_of_an_annealed_learning_rate():
 def test_a_loss_that_comes_down_again_is_waited_for():
     hump = 0.25 * np.exp(-0.5 * ((steps() - 40) / 8) ** 2)
     values = settling(scale=4.0) + hump - 0.002 * np.maximum(0, steps() - 40) + noise(size=0.002)
-    given = {"adaptive_patience": False, "patience_share": 0.22}
+    given = {"adaptive_patience": False, "patience_share": 0.32}
     allowed = without("forecast", "divergence", "promise", **given)
     refused = without("forecast", "divergence", "promise", "falling", **given)
     assert end(values, allowed)[1] > end(values, refused)[1] + 10

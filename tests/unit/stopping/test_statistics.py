@@ -57,9 +57,7 @@ def naive_alarm(innovations, slack, threshold):
     """Page's recursion as an explicit maximum over all starts of the sum."""
     for end in range(1, len(innovations) + 1):
         for sign, kind in ((1, "rising"), (-1, "falling")):
-            sums = [
-                sum(sign * z - slack for z in innovations[start:end]) for start in range(end)
-            ]
+            sums = [sum(sign * z - slack for z in innovations[start:end]) for start in range(end)]
             if max(sums) > threshold:
                 return end - 1, kind
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import email.utils
+import functools
 import http.client
 import ipaddress
 import json
@@ -13,7 +14,6 @@ import time
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final
 
 from kamerton import __version__
@@ -138,13 +138,19 @@ def _opener(deadline: Deadline, *, plain: bool) -> urllib.request.OpenerDirector
     return opener
 
 
+@functools.cache
+def _trusted() -> ssl.SSLContext:
+    """The authorities of this machine; reading them takes long, so it is done once."""
+    return ssl.create_default_context()
+
+
 class _Plain(urllib.request.HTTPHandler):
     def __init__(self, deadline: Deadline) -> None:
         super().__init__()
         self._deadline = deadline
 
     def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(partial(_PlainConnection, self._deadline), req)
+        return self.do_open(functools.partial(_PlainConnection, self._deadline), req)
 
 
 class _Encrypted(urllib.request.HTTPSHandler):
@@ -153,7 +159,7 @@ class _Encrypted(urllib.request.HTTPSHandler):
         self._deadline = deadline
 
     def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(partial(_EncryptedConnection, self._deadline), req)
+        return self.do_open(functools.partial(_EncryptedConnection, self._deadline), req)
 
 
 class _PlainConnection(http.client.HTTPConnection):
@@ -168,7 +174,7 @@ class _PlainConnection(http.client.HTTPConnection):
 
 class _EncryptedConnection(http.client.HTTPSConnection):
     def __init__(self, deadline: Deadline, host: str, **how: Any) -> None:
-        super().__init__(host, context=ssl.create_default_context(), **how)
+        super().__init__(host, context=_trusted(), **how)
         self._deadline = deadline
 
     def connect(self) -> None:

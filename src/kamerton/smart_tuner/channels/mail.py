@@ -87,7 +87,9 @@ class EmailChannel:
         raise DeliveryError(reason, retry=retry)  # outside, for it to have no context
 
     def _talk(self, mail: EmailMessage, deadline: Deadline) -> Mapping[str, object]:
-        context = self._context or ssl.create_default_context()
+        context = self._context
+        if context is None and (self._starttls or self._port == TLS_PORT):
+            context = self._context = ssl.create_default_context()  # slow: it reads all authorities
         name = socket.gethostname()  # the library's default may wait for a name server
         kind = _EncryptedServer if self._port == TLS_PORT else _Server
         server = kind(deadline, name, self._timeout, context)
@@ -117,7 +119,7 @@ class _Server(smtplib.SMTP):
     """A server that is watched from before its greeting on."""
 
     def __init__(
-        self, deadline: Deadline, name: str, timeout: float, context: ssl.SSLContext
+        self, deadline: Deadline, name: str, timeout: float, context: ssl.SSLContext | None
     ) -> None:
         self._deadline, self._context = deadline, context
         super().__init__(local_hostname=name, timeout=timeout)
@@ -143,6 +145,7 @@ class _EncryptedServer(_Server):
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
         connection = super()._get_socket(host, port, timeout)
+        assert self._context is not None  # made for this port
         try:
             encrypted = self._context.wrap_socket(connection, server_hostname=host)
         except BaseException:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 _LEAST_SECONDS: Final = 1.0
+_REST: Final = 9.0  # times what an answer took, before the next question
 _DATABASE_INFINITY: Final = 1.7976931348623157e308  # what MLflow's database keeps infinities as
 
 
@@ -65,7 +66,8 @@ class MlflowSource:
         """
         if self._now() < self._next or not self._pause.over:
             return [], cursor
-        self._next = self._now() + self._interval_seconds
+        asked = self._now()
+        self._next = asked + self._interval_seconds
         try:
             answer = self._ask(cursor)
         except ToolMissingError:
@@ -77,6 +79,7 @@ class MlflowSource:
             return [], cursor
         self._trouble.ends()
         self._pause.reset()
+        self._next = max(self._next, self._now() + _REST * (self._now() - asked))
         return answer
 
     def _ask(self, cursor: Cursor) -> tuple[list[Event], Cursor]:

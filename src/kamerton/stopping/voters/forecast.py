@@ -13,7 +13,20 @@ from kamerton.stopping.voters import residual
 
 MIN_POINTS = 8
 _POWERS = (0.15, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
-_SCALES = (0.03, 0.06, 0.12, 0.25, 0.5, 1.0, 2.0)  # of exponentials, in plans
+_SCALES = (
+    0.03,
+    0.042,
+    0.06,
+    0.085,
+    0.12,
+    0.17,
+    0.24,
+    0.34,
+    0.48,
+    0.68,
+    1.0,
+    2.0,
+)
 _HORIZON = 12
 _FORGET = 0.15  # share of the time so far that says nothing of the future: the first descent
 
