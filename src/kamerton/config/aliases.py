@@ -118,7 +118,7 @@ DIMENSIONS: dict[str, str] = {
     "mel_fmax": "audio.mel_fmax_hz",
 }
 _PHASE_PATIENCE = (
-    "patience is a share of the plan, by stage: train.early_stopping.stage_multipliers"
+    "patience is a share of the plan, by stage: train.early_stopping.stages"
 )
 _ACTIONS = "each kind of trouble has one action: see train.recovery in docs/reference/params.md"
 # Keys (or whole branches) without effect, and why.

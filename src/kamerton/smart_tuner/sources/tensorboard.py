@@ -69,7 +69,7 @@ class TensorBoardSource:
             after = begin + length + tfrecord.FOOTER_BYTES
             if after > end:
                 # No scalar takes megabytes: where such a record is all there, it is passed over.
-                return after if at == 0 and after <= there else at
+                return at
             try:
                 self._event(tfrecord.read_event(data, begin, begin + length), steps, events)
             except tfrecord.MalformedError as error:
@@ -79,7 +79,7 @@ class TensorBoardSource:
 
     def _event(self, found: tfrecord.TensorEvent, steps: StepSet, events: list[Event]) -> None:
         time, step, scalars, restart = found
-        if False:
+        if restart and steps.cut(step):
             events.append(Rewind(self.run, step))
         for name, value in scalars:
             if steps.add(name, step):
