@@ -89,6 +89,7 @@ class Switch(Quiet):
         self.hook = hook
         self.steps: dict[bool, list[list[float]]] = {True: [[]], False: [[]]}  # by block
         self.calls: dict[bool, list[float]] = {True: [], False: []}
+        self.processor: list[float] = []  # seconds that the calls of a step took of it
         self._order = random.Random(5)
         self._blocks = [False, True]
         self._last = math.nan
@@ -96,6 +97,7 @@ class Switch(Quiet):
     def on_step(self, facts: StepFacts) -> None:
         """Note the step from the end of the last to that of this, what is told of it included."""
         told = self._blocks[0]
+        spent = time.thread_time()
         began = time.perf_counter()
         if told:
             self.hook.on_step(facts)
@@ -111,6 +113,8 @@ class Switch(Quiet):
         if facts.step > BLOCK:
             self.calls[told] += [middle - began, now - middle]
             self.steps[told][-1].append(now - self._last)
+            if told:
+                self.processor.append(time.thread_time() - spent)
         self._last = now
         if facts.step % BLOCK == 0:
             self._next_block(told, counted=facts.step > BLOCK)
@@ -180,6 +184,7 @@ class Arm:
     pairs: list[tuple[list[float], list[float]]]
     calls: list[float]
     loops: list[float]
+    processor: list[float]
     counts: AlertCounts
     sender_seconds: float  # of processor time
 
@@ -207,7 +212,9 @@ def train(dataset: Dataset, steps: int, made: Sequence[Channel]) -> Arm:
         monitoring={"figure_interval_steps": steps // 2}, early_stopping={"enabled": False},
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder, fixed_threads(params.train):
-        session = Session.prepare(dataset, 50, params, runs=Path(folder), threads=1, trial=False)
+        session = Session.prepare(
+            dataset, 1, params, runs=Path(folder), threads=1, trial=False, budget=steps
+        )
         run = session.find_run(resume=False, anew=False)
         # Nothing is summed up here, so that every call has all of its work.
         policy = AlertPolicy(dedupe_seconds=0.0, flush_seconds=0.1)
@@ -222,7 +229,7 @@ def train(dataset: Dataset, steps: int, made: Sequence[Channel]) -> Arm:
             spent, counts = time.clock_gettime(clock), manager.counts()
     pairs = list(zip(switch.steps[False], switch.steps[True], strict=False))
     full = [(before, after) for before, after in pairs if len(before) == len(after) == BLOCK]
-    return Arm(full, switch.calls[True], switch.calls[False], counts, spent)
+    return Arm(full, switch.calls[True], switch.calls[False], switch.processor, counts, spent)
 
 
 def measure(steps: int) -> dict[str, Arm]:
@@ -273,6 +280,7 @@ def report(arms: dict[str, Arm]) -> tuple[list[bool], dict[str, object]]:
             f"\n{name}: {len(arm.pairs)} pairs of blocks, a step {median * 1e3:.2f} ms; of the "
             f"messages {arm.counts.dropped} dropped, {arm.counts.failed} failed, "
             f"{arm.counts.sent} sent\na loop in the place of a call takes {in_words(arm.loops)}"
+            f"\nthe calls of a step take of the processor {in_words(arm.processor)}"
         )
         text = (
             f"a step takes {ratio + share:.4f} times as long ({ratio:.4f}, 95 % interval "
@@ -298,7 +306,7 @@ def main() -> int:
     """Run it; 1 where something does not hold."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="200 steps")
-    parser.add_argument("--steps", type=int, default=2000, help="steps of each run")
+    parser.add_argument("--steps", type=int, default=1500, help="steps of each run")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     given = parser.parse_args()
     logging.disable(logging.WARNING)  # that nothing arrives is what this is about

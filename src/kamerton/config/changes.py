@@ -5,6 +5,7 @@ from typing import Final
 
 from kamerton.config.train_section import ChangeParams
 
+MADE_WITH: Final = "made_with"  # the trainer's event: what they really made of a step
 CHANGEABLE: Final = ("learning_rate", "weight_decay", "guided_attention_weight", "dropout")
 
 

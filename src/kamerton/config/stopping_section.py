@@ -100,7 +100,12 @@ class EarlyStoppingParams(Section):
 
     enabled: bool = Field(True, description="false: a run ends with its budget")
     patience_share: float = Field(
-        0.35, gt=0.0, le=1.0, description="share of the plan without a better evaluation to bear"
+        0.33, gt=0.0, le=1.0, description="share of the plan without a better evaluation to bear"
+    )
+    patience_evaluations: int = Field(
+        20,
+        ge=1,
+        description="the least adaptive patience in evaluations, and at most half of a plan",
     )
     min_evaluations: int = Field(8, ge=2, description="no run ends before so many evaluations")
     min_delta: Share = Field(
@@ -122,7 +127,7 @@ class EarlyStoppingParams(Section):
         0.3, description="how much of the patience the voters' evidence can take or add"
     )
     surprise_gain: float = Field(
-        0.8, ge=0.0, description="what a curve that departed from its forecast adds to the patience"
+        0.5, ge=0.0, description="what a curve that departed from its forecast adds to the patience"
     )
     ensemble_weights: EnsembleWeights = Field(
         default_factory=EnsembleWeights, description="what each group of voters counts"
@@ -142,7 +147,7 @@ class EarlyStoppingParams(Section):
         0.3, description="rise over the best, of the range so far, that is a divergence"
     )
     divergence_wait: Share = Field(
-        0.1, description="share of the plan for which the loss stays so high in a divergence"
+        0.14, description="share of the plan for which the loss stays so high in a divergence"
     )
     collapse_share: Share = Field(
         0.1, description="rise over the best, of the range so far, that makes a collapse final"

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import yaml
 
-from kamerton.config.changes import factors_at
+from kamerton.config.changes import MADE_WITH, factors_at
 from kamerton.config.train_section import ChangeParams
 from kamerton.core.errors import (
     InputMissingError,
@@ -39,7 +39,6 @@ from kamerton.tracking.metrics_file import read_records
 from kamerton.tracking.run_directory import RunDirectory, list_runs
 
 _FOLDER: Final = "generations"
-_MADE_WITH: Final = "made_with"  # the trainer's event: what train.changes made of a step
 _EQUAL: Final = 1e-6  # relative; factors pass through a few products
 _ATTEMPTS: Final = 2  # of a trainer that fails: a full memory is no fault of the candidate
 _KEPT: Final = 8  # checkpoints; those that a recovery may go back to among them
@@ -235,7 +234,7 @@ def told_factors(run: RunDirectory) -> dict[int, dict[str, float]]:
     return {
         record.step: {name: float(facts["factor"]) for name, facts in record.fields.items()}
         for record in read_records(run.metrics_file)
-        if record.kind == "event" and record.name == _MADE_WITH and record.step is not None
+        if record.kind == "event" and record.name == MADE_WITH and record.step is not None
     }
 
 

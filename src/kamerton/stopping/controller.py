@@ -201,7 +201,7 @@ class StopController:
 
     def _patience(self) -> float:
         share = self._memory.step / self._planned
-        return patience(
+        allowed = patience(
             self._params,
             self._planned,
             share,
@@ -209,6 +209,11 @@ class StopController:
             aligned=not self._unaligned(),
             misfit=self._ahead.misfit if self._ahead else 0.0,
         )
+        if not self._params.adaptive_patience:
+            return allowed
+        # A better value is missed by chance in few evaluations, however many steps they span.
+        least = min(self._params.patience_evaluations * self._interval, 0.5 * self._planned)
+        return max(allowed, least)
 
     def _waited(self) -> float:
         """Steps since anything better, since attention aligned, and since the last known drop."""

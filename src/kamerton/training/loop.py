@@ -324,7 +324,7 @@ def _save(
         scaler = to_be_saved(job, trainee, state)
         kept = dataclasses.replace(state, hooks=hooks.memories())
         job.checkpoints.save(job.model, job.optimizer, kept, scheduled=scheduled, scaler=scaler)
-        note_status(job.run, "running", step=state.step, **_status(state))
+        note_status(job.run, "running", step=state.step, **_status(state, job.total_steps))
 
 
 def _tell(hooks: Hooks, facts: LoopFacts, before: TrainState) -> None:
@@ -333,8 +333,9 @@ def _tell(hooks: Hooks, facts: LoopFacts, before: TrainState) -> None:
         hooks.epoch(facts)
 
 
-def _status(state: TrainState) -> dict[str, Any]:
+def _status(state: TrainState, total: int) -> dict[str, Any]:
     facts: dict[str, Any] = {
+        "total_steps": float(total),
         "best_step": float(state.best_step),
         "skipped_steps": float(state.skipped),
         "phase": float(state.phase.index),

@@ -7,16 +7,16 @@ is recorded with what the optimiser really had.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from kamerton.config.changes import CHANGEABLE, factors_at
+from kamerton.config.changes import CHANGEABLE, MADE_WITH, factors_at
 from kamerton.config.schema import TrainParams
 from kamerton.training.controls import Controls
 
 if TYPE_CHECKING:
     import torch
 
-MADE_WITH: Final = "made_with"  # the event
+__all__ = ["MADE_WITH", "is_to_be_told", "made_with"]
 
 
 def is_to_be_told(step: int, begun: int, total: int, train: TrainParams) -> bool:

@@ -348,6 +348,15 @@ def test_the_next_proposals_know_what_earlier_deltas_gained(
 
 
 @quick
+def test_what_the_scheduler_proposes_is_tried(tmp_path: Path) -> None:
+    params = make_params(candidates=4)
+    tree = go(tmp_path, params)
+    scheduler = ParamScheduler(trial_params(params, {}), seed=params.tune.seed)
+    tried = [dict(item.delta) for item in tree.generations[0].candidates]
+    assert tried == [{}, *scheduler.propose(1, 3)]
+
+
+@quick
 def test_generations_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match="do not fit"):
         go(tmp_path, make_params(count=5))

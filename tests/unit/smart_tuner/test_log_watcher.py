@@ -90,11 +90,14 @@ def test_two_kinds_of_record_of_one_run_go_into_one_series(tmp_path: Path) -> No
 
     add_points(tmp_path / "one", 1, 3)
     tracker = TensorBoardTracker(tmp_path / "one" / "tensorboard")
-    tracker.log_metrics({"loss": 4.0}, 4)
+    for step in (3, 4):
+        tracker.log_metrics({"loss": float(step)}, step)
     tracker.close("finished")
     kinds: tuple[SourceKind, ...] = ("jsonl", "tensorboard", "jsonl")
     with MetricsStore(tmp_path / "metrics.db") as store:
+        counts = []
         for kind in kinds:
             watcher = LogWatcher(discover=lambda kind=kind: sources_in(tmp_path, kind))
-            list(watcher.collect(store))
+            counts.append(sum(map(len, watcher.collect(store))))
+        assert counts == [3, 2, 0]  # each kind goes on where it was itself
         assert store.series("one", "loss").steps.tolist() == [1, 2, 3, 4]

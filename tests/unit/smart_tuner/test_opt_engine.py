@@ -39,7 +39,7 @@ pytest.importorskip("optuna")
         {"sampler": "bohb"},
         {"sampler": "random", "pruner": "none"},
         {"sampler": "cma_es", "search_space": SPACE, "pruner": "none", "trials": 16},
-        {"sampler": "auto", "trials": 8},
+        {"sampler": "auto", "trials": 5},
     ],
     ids=lambda tune: "-".join(str(value) for value in tune.values() if isinstance(value, str)),
 )

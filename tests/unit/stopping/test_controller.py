@@ -126,17 +126,29 @@ def test_patience_follows_stage_state_evidence_and_surprise():
     def steps_at(share, proof=0.0, **changes):
         return patience(given_params, 100, share, proof, **{"aligned": True, **changes})
 
-    assert steps_at(0.05) == pytest.approx(35 * 1.5)
-    assert steps_at(0.3) == pytest.approx(35)
-    assert steps_at(0.9) == steps_at(1.5) == pytest.approx(35 * 0.7)
-    assert steps_at(0.9, aligned=False) == pytest.approx(35 * 1.5)
-    assert steps_at(0.9, 1.0) == pytest.approx(35 * 0.7 * 0.7)
-    assert steps_at(0.9, -1.0) == pytest.approx(35 * 0.7 * 1.3)
+    assert steps_at(0.05) == pytest.approx(33 * 1.5)
+    assert steps_at(0.3) == pytest.approx(33)
+    assert steps_at(0.9) == steps_at(1.5) == pytest.approx(33 * 0.7)
+    assert steps_at(0.9, aligned=False) == pytest.approx(33 * 1.5)
+    assert steps_at(0.9, 1.0) == pytest.approx(33 * 0.7 * 0.7)
+    assert steps_at(0.9, -1.0) == pytest.approx(33 * 0.7 * 1.3)
     assert steps_at(0.3, 1.0) == steps_at(0.3)  # too early to shorten it
-    assert steps_at(0.9, misfit=0.5) == pytest.approx(35 * 0.7 * 1.8)
+    assert steps_at(0.9, misfit=0.5) == pytest.approx(33 * 0.7 * 1.5)
     plain = given_params.model_copy(update={"adaptive_patience": False})
-    assert patience(plain, 100, 0.9, 1.0, aligned=False, misfit=1.0) == pytest.approx(35)
+    assert patience(plain, 100, 0.9, 1.0, aligned=False, misfit=1.0) == pytest.approx(33)
     assert stage_of(given_params.stages, 0.1).name == "main"
+
+
+def test_few_evaluations_are_not_a_long_wait_however_many_steps_they_span():
+    def allowed(count, **changes):
+        controller = StopController(params(**changes), 1000.0, interval=1000.0 / count)
+        return controller.observe(Observation(900.0, 1.0)).patience_steps
+
+    assert allowed(200) == pytest.approx(0.33 * 0.7 * 1000)
+    assert allowed(60) == pytest.approx(20 * 1000 / 60)
+    assert allowed(10) == pytest.approx(500)
+    assert allowed(10, patience_evaluations=1) == pytest.approx(0.33 * 0.7 * 1000)
+    assert allowed(10, adaptive_patience=False) == pytest.approx(330)
 
 
 @pytest.mark.parametrize(

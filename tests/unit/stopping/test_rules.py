@@ -14,7 +14,7 @@ def test_patience_ends_a_run_that_finds_nothing_better():
     given = without("forecast", "divergence", adaptive_patience=False)
     cause, step = end(values, given)
     assert cause == "patience"
-    assert step == pytest.approx(best + 0.35 * PLAN, abs=3)
+    assert step == pytest.approx(best + 0.33 * PLAN, abs=3)
     assert end(values, without("forecast", "divergence", "patience"))[0] == ""
 
 

@@ -26,7 +26,8 @@ class MlflowSource:
 
     MLflow cannot be asked for points since a step, and a whole history takes fifth parts of a
     second where the latest values take a hundredth. Between two questions passes at least a
-    second. A server that is away is no error: it is told once and asked again at growing intervals.
+    second, and so much that answering takes a tenth of the time at most. A server that is away is
+    no error: it is told once and asked again at growing intervals.
     """
 
     kind = "mlflow"

@@ -69,7 +69,7 @@ class TensorBoardSource:
             after = begin + length + tfrecord.FOOTER_BYTES
             if after > end:
                 # No scalar takes megabytes: where such a record is all there, it is passed over.
-                return at
+                return after if at == 0 and after <= there else at
             try:
                 self._event(tfrecord.read_event(data, begin, begin + length), steps, events)
             except tfrecord.MalformedError as error:
