@@ -41,7 +41,7 @@ test-engine: $(READY)  ## image builds; skips where no container engine answers
 	$(BIN)/python -m pytest -m engine
 
 bench: $(READY)  ## figures against their baselines, half an hour; see benchmarks/README.md
-	@for name in segmentation transcription scale malformed fuzzing versioning train_step batching inference; do \
+	@for name in segmentation transcription scale malformed fuzzing versioning train_step batching inference early_stopping; do \
 	    echo "== $$name"; $(BIN)/python -m benchmarks.$$name || failed="$$failed $$name"; \
 	done; test -z "$$failed" || { echo "missed:$$failed"; exit 1; }
 

@@ -103,9 +103,9 @@ class EarlyStoppingParams(Section):
         0.33, gt=0.0, le=1.0, description="share of the plan without a better evaluation to bear"
     )
     patience_evaluations: int = Field(
-        20,
+        24,
         ge=1,
-        description="the least adaptive patience in evaluations, and at most half of a plan",
+        description="the least adaptive patience in evaluations, and at most 0.6 of a plan",
     )
     min_evaluations: int = Field(8, ge=2, description="no run ends before so many evaluations")
     min_delta: Share = Field(

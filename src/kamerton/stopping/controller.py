@@ -22,6 +22,7 @@ from kamerton.stopping.voters.mann_kendall import MannKendall
 from kamerton.stopping.voters.overfitting import Assessment, OverfittingRisk
 
 _FORECAST_EVERY = 0.025  # of the plan: a forecast is the only voter that costs anything
+_LONGEST = 0.6  # of the plan, that patience counted in evaluations may be
 _NOISE_FLOOR = 0.01  # of the range: a smaller change of level is of no use to anyone
 
 
@@ -212,7 +213,7 @@ class StopController:
         if not self._params.adaptive_patience:
             return allowed
         # A better value is missed by chance in few evaluations, however many steps they span.
-        least = min(self._params.patience_evaluations * self._interval, 0.5 * self._planned)
+        least = min(self._params.patience_evaluations * self._interval, _LONGEST * self._planned)
         return max(allowed, least)
 
     def _waited(self) -> float:

@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import signal
 import subprocess
@@ -86,6 +87,16 @@ def test_a_trainer_that_is_not_worth_it_is_stopped_gracefully(
     assert outcome == TrainerOutcome("ended", 75)
     assert seen.evaluations == [10, 20]
     assert list_runs(tmp_path / "runs")[0].status().state == "stopped"
+
+
+def test_a_trainer_is_ended_when_it_did_what_it_was_started_for(
+    tmp_path: Path, fake_trainer: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_STEP_SECONDS", "0.02")
+    seen = Seen()
+    watch = dataclasses.replace(seen.watch(), enough=lambda: seen.evaluations == [10])
+    assert wrap(tmp_path, fake_trainer).run(watch) == TrainerOutcome("ended", 75)
+    assert 10 <= list_runs(tmp_path / "runs")[0].status().step < 50
 
 
 def test_a_request_to_stop_reaches_the_trainer_and_it_can_go_on(

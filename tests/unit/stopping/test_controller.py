@@ -145,8 +145,8 @@ def test_few_evaluations_are_not_a_long_wait_however_many_steps_they_span():
         return controller.observe(Observation(900.0, 1.0)).patience_steps
 
     assert allowed(200) == pytest.approx(0.33 * 0.7 * 1000)
-    assert allowed(60) == pytest.approx(20 * 1000 / 60)
-    assert allowed(10) == pytest.approx(500)
+    assert allowed(60) == pytest.approx(24 * 1000 / 60)
+    assert allowed(10) == pytest.approx(600)
     assert allowed(10, patience_evaluations=1) == pytest.approx(0.33 * 0.7 * 1000)
     assert allowed(10, adaptive_patience=False) == pytest.approx(330)
 
