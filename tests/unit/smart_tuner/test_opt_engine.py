@@ -186,6 +186,20 @@ def test_a_failed_trial_is_kept_with_its_reason_and_the_study_goes_on(tmp_path: 
     )
 
 
+def test_a_trial_that_stopped_by_itself_is_complete_by_its_best_evaluation(tmp_path: Path) -> None:
+    params = make_params(SPACE, trials=2)
+    engine = OptimizationEngine(tmp_path / "j.log", params, name="s")
+    for losses in ((1.0, 0.8), (0.9, 0.4, 0.6)):  # the second trainer's controller ended it
+        trial = engine.next_trial()
+        assert trial is not None
+        for index, loss in enumerate(losses, start=1):
+            trial.report(Evaluation(10 * index, {VAL_MEL_LOSS: loss}))  # before any rung
+        result = engine.finish(trial)
+    assert (result.state, result.step, result.objective) == ("complete", 20, pytest.approx(0.5))
+    assert best_of(engine.finished()) == result
+    assert engine.is_complete()
+
+
 def test_a_finished_study_has_no_next_trial(tmp_path: Path) -> None:
     params = make_params(trials=2)
     run_study(tmp_path / "j.log", params)
