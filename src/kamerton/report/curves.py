@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from kamerton.report.figures import COLOURS, MUTED, new_figure, to_png
 
@@ -16,14 +16,64 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Curve = tuple[Sequence[float], Sequence[float]]  # steps and values
+MarkKind = Literal["best", "pruned", "stopped", "failed", "intervention", "accepted"]
 
 _INK: Final = "#1c2330"
 _SOFT: Final = "#5b6472"
 _BAND: Final = ("#ffffff", "#f1f4f9")
 _MARK: Final = "#b3261e"
+_FAINT: Final = "#c3c9d4"
 _MOST_POINTS: Final = 1500  # of one curve: more than its pixels
 _SMOOTH_FROM: Final = 60  # points from which noise hides the course of a curve
 _SMOOTH_SHARE: Final = 0.02  # of the points, the memory of the smoothed curve
+# Shape, colour and words of each kind of mark.
+_MARKS: Final[Mapping[MarkKind, tuple[str, str, str]]] = {
+    "best": ("*", "#1f5fae", "best"),
+    "pruned": ("x", _MARK, "ended early by the search"),
+    "stopped": ("s", "#c8641b", "ended by its stop controller"),
+    "failed": ("X", "#1c2330", "failed"),
+    "intervention": ("^", "#8247a5", "intervention"),
+    "accepted": ("o", "#1d7f4f", "accepted"),
+}
+_NEAR: Final = 0.045  # of either axis: names of marks closer than that would overlap
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A place on a curve where something was decided.
+
+    Attributes:
+        step: Where.
+        value: Of the curve there.
+        kind: What.
+        name: Short, written beside it; "" for none.
+    """
+
+    step: float
+    value: float
+    kind: MarkKind
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """What was foretold of a value: where it would lie at a later step.
+
+    Attributes:
+        from_step: When it was foretold.
+        to_step: For when.
+        low: Bound of the interval.
+        middle: What is most to be expected.
+        high: The other bound.
+        name: For the legend.
+    """
+
+    from_step: float
+    to_step: float
+    low: float
+    middle: float
+    high: float
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +87,9 @@ class Panel:
         dashed: Names of curves that are there to compare with.
         logarithmic: Whether the values are.
         limits: Of the values; None where the curves decide.
+        faint: Names of curves that are only there to be compared with; one entry in the legend.
+        marks: Decisions.
+        interval: What was foretold; None for nothing.
     """
 
     title: str
@@ -45,6 +98,9 @@ class Panel:
     dashed: frozenset[str] = frozenset()
     logarithmic: bool = False
     limits: tuple[float, float] | None = None
+    faint: frozenset[str] = frozenset()
+    marks: Sequence[Mark] = ()
+    interval: Interval | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +111,13 @@ class Timeline:
         end: The last step.
         bands: Phases by name, each from a step to the next one's first.
         marks: Steps at which something was done about trouble.
+        start: The first step.
     """
 
     end: float
     bands: Sequence[tuple[str, float]] = ()
     marks: Sequence[float] = ()
+    start: float = 0.0
 
 
 def draw_panels(panels: Sequence[Panel], timeline: Timeline, *, columns: int = 2) -> bytes:
@@ -102,6 +160,9 @@ def _draw_panel(axes: Axes, panel: Panel, timeline: Timeline) -> None:
         steps, values = _drawable(curve, panel)
         if not steps:
             continue
+        if name in panel.faint:
+            axes.plot(steps, values, color=_FAINT, linewidth=0.9, zorder=1.5)
+            continue
         colour = _SOFT if name in panel.dashed else next(colours)
         style = (0, (4, 2)) if name in panel.dashed else "-"
         if name in panel.noisy and len(steps) >= _SMOOTH_FROM:
@@ -113,14 +174,57 @@ def _draw_panel(axes: Axes, panel: Panel, timeline: Timeline) -> None:
             marker=marker, markersize=3,
         )  # fmt: skip
     axes.set_title(panel.title, loc="left", fontsize=9, fontweight="bold", color=_INK, pad=12)
-    axes.set_xlim(0, timeline.end)
+    axes.set_xlim(timeline.start, timeline.end)
     axes.tick_params(labelsize=7.5, colors=_SOFT, length=2)
+    if panel.interval is not None:
+        _draw_interval(axes, panel.interval)
     if panel.logarithmic:
         _make_logarithmic(axes)
     if panel.limits is not None:
         axes.set_ylim(*panel.limits)
-    if len(panel.curves) > 1:
+    _draw_marks(axes, panel)
+    _draw_legend(axes, panel)
+
+
+def _draw_legend(axes: Axes, panel: Panel) -> None:
+    if panel.faint & panel.curves.keys():
+        axes.plot([], [], color=_FAINT, linewidth=0.9, label="others")
+    if len(panel.curves) > 1 or panel.marks or panel.interval:
         axes.legend(fontsize=7, handlelength=1.6, borderaxespad=0.2, labelcolor=_INK)
+
+
+def _draw_interval(axes: Axes, interval: Interval) -> None:
+    steps = [interval.from_step, interval.to_step]
+    axes.fill_between(
+        steps, interval.low, interval.high, color=MUTED, alpha=0.22, linewidth=0,
+        label=interval.name,
+    )  # fmt: skip
+    axes.plot(steps, [interval.middle] * 2, color=MUTED, linewidth=1.0, linestyle=(0, (1, 1.5)))
+
+
+def _draw_marks(axes: Axes, panel: Panel) -> None:
+    """Each kind once in the legend, and names where they do not lie on each other."""
+    seen: set[MarkKind] = set()
+    named: list[tuple[float, float]] = []
+    for mark in panel.marks:
+        if not math.isfinite(mark.value) or (panel.logarithmic and mark.value <= 0):
+            continue
+        shape, colour, words = _MARKS[mark.kind]
+        label = None if mark.kind in seen else words
+        seen.add(mark.kind)
+        axes.plot(
+            [mark.step], [mark.value], marker=shape, color=colour, linestyle="none",
+            markersize=9 if shape == "*" else 5.5, label=label, zorder=3, clip_on=False,
+        )  # fmt: skip
+        place = axes.transLimits.transform(axes.transScale.transform((mark.step, mark.value)))
+        x, y = float(place[0]), float(place[1])
+        free = all(abs(x - a) > _NEAR or abs(y - b) > _NEAR for a, b in named)
+        if mark.name and free:
+            named.append((x, y))
+            axes.annotate(
+                mark.name, (mark.step, mark.value), xytext=(-5, 3), textcoords="offset points",
+                ha="right", fontsize=6.5, color=_SOFT,
+            )  # fmt: skip
 
 
 def _make_logarithmic(axes: Axes) -> None:

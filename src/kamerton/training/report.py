@@ -11,6 +11,7 @@ from kamerton.metrics.alignment import AttentionScores
 from kamerton.report.curves import Panel, Timeline, draw_panels
 from kamerton.report.page import Page
 from kamerton.tracking import Record, RunDirectory, names, read_records
+from kamerton.tracking.curves import read_curves
 from kamerton.training.evaluation import Evaluation
 from kamerton.training.event_lines import happenings
 from kamerton.training.illustration import attention_picture, mel_picture, to_wave
@@ -81,20 +82,6 @@ def training_page(run: RunDirectory, story: RunStory, audio: AudioParams) -> str
     add_decisions(page, records, curves, timeline)
     _listening(page, story, audio)
     return page.render()
-
-
-def read_curves(records: Iterable[Record]) -> Curves:
-    """Every series of some records as (steps, values), but what the machine did."""
-    curves: dict[str, tuple[list[float], list[float]]] = {}
-    for record in records:
-        if record.kind != "metrics" or record.step is None:
-            continue
-        for name, value in record.values.items():
-            if not name.startswith(names.SYSTEM):
-                steps, values = curves.setdefault(name, ([], []))
-                steps.append(float(record.step))
-                values.append(value)
-    return curves
 
 
 def timeline_of(records: Iterable[Record], story: RunStory) -> Timeline:
