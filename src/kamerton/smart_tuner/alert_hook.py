@@ -14,7 +14,7 @@ from kamerton.smart_tuner.channels.message import Newest
 from kamerton.tracking import names
 from kamerton.tracking.hooks import Action, EvalFacts, Measure, StepFacts
 
-ALIGNED_FROM: Final = 0.8  # free-running diagonality; see facts on the score in metrics.alignment
+ALIGNED_FROM: Final = 0.8  # free-running diagonality; see metrics.alignment
 _QUARTERS: Final = ((1, "a quarter"), (2, "half"), (3, "three quarters"))
 # What of an evaluation a report shows.
 _REPORTED: Final = {

@@ -51,7 +51,7 @@ class BatchSizeAdapter:
     which comes first. Sizes are whole numbers within ``min_batch_size`` and ``max_batch_size``.
     After a change it waits until that has come and 50 steps were made with it.
 
-    The trainer scales the learning rate with the root of the batch size (tuning.md 5: Adam).
+    The trainer scales the learning rate with the root of the batch size (the usual rule for Adam).
     """
 
     name = "batch_size"

@@ -28,7 +28,7 @@ LEAST_FACTOR, MOST_FACTOR = 0.5, 2.0
 LEAST_PLAN: Final = 0.5  # of the rule: a run that was given less cannot tell what is needed
 # Ends of runs that went wrong: when they were at their best says nothing of when they should be.
 WENT_WRONG: Final = frozenset({"gave_up", "divergence", "collapse", "not_finite"})
-CONFIDENCE_PER_RUN: Final = 0.02  # up to five of them (FEATURES 2.3), if they agree
+CONFIDENCE_PER_RUN: Final = 0.02  # up to five of them if they agree
 _DIGITS = 4
 
 HistoryState = Literal["off", "absent", "unreadable", "read"]

@@ -192,7 +192,7 @@ def _smoothed(recent: Sequence[Figures]) -> dict[str, float]:
 
 
 def _noise(recent: Sequence[Figures]) -> float:
-    """How much quality differs from one evaluation to the next: tuning.md 2's sigma."""
+    """How much quality differs from one evaluation to the next."""
     column = [figures[QUALITY] for figures in recent if QUALITY in figures]
     if len(column) < SMOOTHED:
         return 0.0

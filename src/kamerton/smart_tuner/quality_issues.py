@@ -2,7 +2,7 @@
 
 Every fault has one figure of its own, its badness, of which less is better: it says whether the
 fault is there, how severe it is, and later whether something helped. Attention is judged by the
-scores of ``metrics.alignment`` (tuning.md 2.4), speech by what was read aloud.
+scores of ``metrics.alignment``, speech by what was read aloud.
 """
 
 from __future__ import annotations

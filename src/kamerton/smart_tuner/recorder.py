@@ -1,7 +1,8 @@
 """Where a study is recorded: its own metrics.jsonl, and MLflow with a nested run per trial."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from kamerton.config.schema import Params, TrackingParams
 from kamerton.smart_tuner.generation_tree import CONTROL, Candidate, Generation, GenerationTree
@@ -15,6 +16,13 @@ from kamerton.tracking.run_directory import RunDirectory, list_runs
 _END: Final[dict[str, EndState]] = {"complete": "finished", "pruned": "stopped", "failed": "failed"}
 
 
+Tell = Callable[[str, str, Mapping[str, Any]], None]
+
+
+def _nobody(_kind: str, _text: str, _fields: Mapping[str, Any]) -> None:
+    """Tell nobody."""
+
+
 class StudyRecorder:
     """Follows a study and its trials.
 
@@ -22,8 +30,15 @@ class StudyRecorder:
     seconds of it on importing mlflow.
     """
 
-    def __init__(self, folder: StudyFolder, params: Params) -> None:
-        self._folder, self._tracking = folder, params.tracking
+    def __init__(self, folder: StudyFolder, params: Params, *, tell: Tell = _nobody) -> None:
+        """Record the study in ``folder``.
+
+        Args:
+            folder: The study.
+            params: Of its baseline; section ``tracking`` says where to record.
+            tell: Told of new best trials and of generations, for people.
+        """
+        self._folder, self._tracking, self._tell = folder, params.tracking, tell
         known = read_records(folder.path / "metrics.jsonl")
         self._recorded = {item.step for item in known if item.kind == "metrics"}
         self._own = JsonlTracker(folder.path)
@@ -77,6 +92,9 @@ class StudyRecorder:
             }
             values = {name: score for name, score in scores.items() if score is not None}
             self._own.log_metrics({**values, result.state: 1.0}, result.number)
+            if best is not None and best.number == result.number:
+                text = f"trial {result.number} is the best so far"
+                self._tell("best", text, {"objective": result.objective, **result.params})
         self._own.flush()
         if self._study is not None:
             self._study.wake()
@@ -142,6 +160,7 @@ class StudyRecorder:
             "generation", number=generation.number, accepted=generation.accepted,
             sigma=generation.sigma, reason=generation.reason,
         )  # fmt: skip
+        self._tell("milestone", f"generation {generation.number}: {generation.reason}", {})
         self._own.flush()
 
     def generations_finished(self, tree: GenerationTree) -> None:

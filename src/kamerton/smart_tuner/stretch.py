@@ -17,12 +17,9 @@ import yaml
 from kamerton.config.changes import MADE_WITH, factors_at
 from kamerton.config.train_section import ChangeParams
 from kamerton.core.errors import (
-    InputMissingError,
     ParamsError,
     PipelineError,
     StoppedError,
-    ToolMissingError,
-    UsageError,
 )
 from kamerton.core.files import write_text
 from kamerton.smart_tuner.fork import checkpoint_at, fork
@@ -30,6 +27,7 @@ from kamerton.smart_tuner.generation_plan import GenerationPlan
 from kamerton.smart_tuner.param_scheduler import ParamScheduler
 from kamerton.smart_tuner.study import StudyFolder
 from kamerton.smart_tuner.trainer_wrapper import (
+    ENVIRONMENT_FAULTS,
     TrainerOutcome,
     TrainerWrapper,
     Watch,
@@ -42,10 +40,6 @@ _FOLDER: Final = "generations"
 _EQUAL: Final = 1e-6  # relative; factors pass through a few products
 _ATTEMPTS: Final = 2  # of a trainer that fails: a full memory is no fault of the candidate
 _KEPT: Final = 8  # checkpoints; those that a recovery may go back to among them
-# A trainer that ends so would end so with any hyperparameters: not the candidate's fault.
-_ENVIRONMENT_FAULTS: Final = frozenset(
-    error.exit_code for error in (UsageError, InputMissingError, ToolMissingError)
-)
 
 
 class CandidateError(Exception):
@@ -171,7 +165,7 @@ class Stretches:
         if outcome.ending != "failed":
             return
         refused = outcome.exit_code == ParamsError.exit_code
-        if refused or outcome.exit_code in _ENVIRONMENT_FAULTS:
+        if refused or outcome.exit_code in ENVIRONMENT_FAULTS:
             raise PipelineError(
                 f"the trainer cannot go on (exit code {outcome.exit_code}):\n{outcome.message}",
                 hint=f"its whole output is in {self._log_of(stretch)}; "

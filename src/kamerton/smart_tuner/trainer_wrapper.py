@@ -10,7 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from kamerton.core.errors import StoppedError
+from kamerton.core.errors import (
+    InputMissingError,
+    StoppedError,
+    ToolMissingError,
+    UsageError,
+)
 from kamerton.core.process import PARENT_MARKER
 from kamerton.smart_tuner.opt_engine import Evaluation
 from kamerton.tracking.metrics_file import MetricsCursor, Record
@@ -19,6 +24,10 @@ from kamerton.tracking.run_directory import RunDirectory, list_runs
 
 Ending = Literal["finished", "ended", "stopped", "failed"]
 
+# A trainer that ends so would end so with any hyperparameters.
+ENVIRONMENT_FAULTS: Final = frozenset(
+    error.exit_code for error in (UsageError, InputMissingError, ToolMissingError)
+)
 _CHILD: Final = Path(__file__).with_name("child.py")
 _STOPPED: Final = StoppedError.exit_code
 _RESTARTS: Final = 3

@@ -9,27 +9,25 @@ from typing import Final
 
 from kamerton.config.schema import Params
 from kamerton.core.errors import (
-    InputMissingError,
     ParamsError,
     PipelineError,
     StoppedError,
-    ToolMissingError,
-    UsageError,
 )
 from kamerton.core.progress import Progress
 from kamerton.smart_tuner.opt_engine import OptimizationEngine
 from kamerton.smart_tuner.recorder import StudyRecorder
 from kamerton.smart_tuner.study import StudyFolder
-from kamerton.smart_tuner.trainer_wrapper import TrainerOutcome, TrainerWrapper, Watch
+from kamerton.smart_tuner.trainer_wrapper import (
+    ENVIRONMENT_FAULTS,
+    TrainerOutcome,
+    TrainerWrapper,
+    Watch,
+)
 from kamerton.smart_tuner.trials import RunningTrial
 from kamerton.tracking.run_directory import RunDirectory
 
 _log = logging.getLogger("kamerton.tune")
 
-# A trainer that ends so would end so with any hyperparameters: not the trial's fault.
-_ENVIRONMENT_FAULTS: Final = {
-    error.exit_code for error in (UsageError, InputMissingError, ToolMissingError)
-}
 _BEAT_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 0.2
 
@@ -234,7 +232,7 @@ class TrialPool:
         log = self._folder.log(trial.number)
         # The baseline runs the user's own parameters: if those are wrong, all trials are.
         wrong_params = outcome.exit_code == ParamsError.exit_code and not trial.overrides
-        if wrong_params or outcome.exit_code in _ENVIRONMENT_FAULTS:
+        if wrong_params or outcome.exit_code in ENVIRONMENT_FAULTS:
             raise PipelineError(
                 f"the trainer cannot run (exit code {outcome.exit_code}):\n{outcome.message}",
                 hint=f"its whole output is in {log}",

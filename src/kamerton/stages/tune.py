@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from kamerton.config.tuner_sections import AlertParams
 from kamerton.core.errors import PipelineError, StoppedError
 from kamerton.core.files import file_lock, require_apart, require_new, sha256_json, write_text
 from kamerton.core.progress import Progress, silent
 from kamerton.core.stop import StopRequest
 from kamerton.core.workers import usable_cores
+from kamerton.smart_tuner.channels.opening import require_alerts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from kamerton.config.schema import Params
     from kamerton.smart_tuner.generation_tree import GenerationTree
     from kamerton.smart_tuner.opt_engine import OptimizationEngine, TrialResult
+    from kamerton.smart_tuner.recorder import Tell
     from kamerton.smart_tuner.study import StudyFolder
     from kamerton.smart_tuner.study_history import Lessons
     from kamerton.tracking.protocol import EndState
@@ -121,6 +125,7 @@ def tune(
     for output in (best_params, trials, report):
         require_new(output, force=force)
         require_apart(output, dataset, analysis)
+    require_alerts(params.tracking.alerts)
     card = Dataset.open(dataset).card
     # What every trial's trainer will read; refused here, before any of them starts.
     epochs = read_recommended_epochs(analysis)
@@ -135,15 +140,16 @@ def tune(
             folder.clear()  # it failed as a whole, and perhaps its cause is gone
             engine = _open(folder, params, lessons)
         reused = engine.is_complete()
-        if not reused:
-            _search(engine, folder, trainers, on_progress)
-        results = engine.finished()
-        best = best_of(results)
-        if best is None:
-            raise _all_failed(results, folder)
-        if not reused:
-            lessons.keep(fingerprint, results)
-        tree = _generations(engine, folder, trainers, best, on_progress)
+        with _told(params, folder, trials=0 if reused else params.tune.trials) as tell:
+            if not reused:
+                _search(engine, folder, trainers, tell, on_progress)
+            results = engine.finished()
+            best = best_of(results)
+            if best is None:
+                raise _all_failed(results, folder)
+            if not reused:
+                lessons.keep(fingerprint, results)
+            tree = _generations(engine, folder, trainers, best, tell, on_progress)
         _write_outputs(engine, results, best, params, best_params, trials, report, tree)
     return TuneReport(tuple(results), best, baseline_of(results), reused, tree)
 
@@ -191,15 +197,39 @@ class _Trainers:
     params: Params
 
 
+@contextlib.contextmanager
+def _told(params: Params, folder: StudyFolder, *, trials: int) -> Iterator[Tell]:
+    """Who is told of the study while it lasts, and of how it ends; a finished one tells nobody."""
+    from kamerton.smart_tuner.alert_manager import AlertManager, failure_text
+
+    alerts = params.tracking.alerts if trials else AlertParams(log=False)
+    with AlertManager.opened(alerts, f"study-{folder.path.name[:8]}") as manager:
+
+        def tell(kind: str, text: str, fields: Mapping[str, Any]) -> None:
+            manager.emit(kind, text, fields)
+
+        tell("started", f"the search begins, or goes on: {trials} trials", {})
+        try:
+            yield tell
+        except StoppedError:
+            tell("stop", "the search stopped on request; the same command goes on", {})
+            raise
+        except Exception as error:
+            tell("failed", failure_text(error), {})
+            raise
+        tell("done", "the search is finished", {})
+
+
 def _search(
-    engine: OptimizationEngine, folder: StudyFolder, trainers: _Trainers, on_progress: Progress
-) -> None:
+    engine: OptimizationEngine, folder: StudyFolder, trainers: _Trainers, tell: Tell,
+    on_progress: Progress,
+) -> None:  # fmt: skip
     """Run the trials that the study still lacks."""
     from kamerton.smart_tuner.recorder import StudyRecorder
     from kamerton.smart_tuner.study import trainer_command
     from kamerton.smart_tuner.trial_pool import TrialPool
 
-    recorder = StudyRecorder(folder, trainers.params)
+    recorder = StudyRecorder(folder, trainers.params, tell=tell)
     state: EndState = "failed"
     try:
         with StopRequest() as stop:
@@ -221,6 +251,7 @@ def _generations(
     folder: StudyFolder,
     trainers: _Trainers,
     best: TrialResult,
+    tell: Tell,
     on_progress: Progress,
 ) -> GenerationTree | None:
     """The warm loop on the best trial; None where none is asked for."""
@@ -233,7 +264,7 @@ def _generations(
         return None
     if tree := finished_generations(folder, trainers.params, best):
         return tree
-    recorder = StudyRecorder(folder, trainers.params)
+    recorder = StudyRecorder(folder, trainers.params, tell=tell)
     state: EndState = "failed"
     try:
         with StopRequest() as stop:

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from kamerton.training.hooks import ShownProgress
-from kamerton.training.progress_note import FrameRate, progress_note
+from kamerton.training.progress_note import FrameRate, ShownProgress, progress_note
 
 
 def test_the_note_tells_phase_loss_attention_and_speed() -> None:
@@ -43,12 +42,11 @@ def test_the_bar_is_given_the_note_of_every_step() -> None:
     shown: list[tuple[float, float, str]] = []
     progress = ShownProgress(lambda *report: shown.append(report), phases=3)
     for step in (1, 2):
-        facts: Any = SimpleNamespace(
-            total=9,
-            state=SimpleNamespace(step=step, phase=SimpleNamespace(index=2), diagonality=0.5),
-            result=SimpleNamespace(losses=SimpleNamespace(total=0.25), frames=100),
+        state: Any = SimpleNamespace(
+            step=step, phase=SimpleNamespace(index=2), diagonality=0.5
         )
-        progress.on_step(facts)
+        result: Any = SimpleNamespace(losses=SimpleNamespace(total=0.25), frames=100)
+        progress(state, result, 9)
     assert [report[:2] for report in shown] == [(1, 9), (2, 9)]
     assert shown[0][2] == "quality (3/3)  loss 0.250  attention 0.50"
     assert shown[1][2].endswith("frames/s")
