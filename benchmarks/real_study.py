@@ -29,7 +29,7 @@ from kamerton.tracking.run_directory import list_runs
 POLL_SECONDS = 0.2
 KILL_IN_TRIAL = 2  # from 0: two are finished, and one is under way
 CALM_STEPS = 150  # trained before the learning rate is made huge
-HUGE_LEARNING_RATE = 0.03
+HUGE_LEARNING_RATE = 0.1
 
 
 def main() -> int:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Curve = tuple[Sequence[float], Sequence[float]]  # steps and values
-MarkKind = Literal["best", "pruned", "stopped", "failed", "intervention", "accepted"]
+MarkKind = Literal["best", "pruned", "stopped", "failed", "intervention", "accepted", "rejected"]
 
 _INK: Final = "#1c2330"
 _SOFT: Final = "#5b6472"
@@ -33,7 +33,8 @@ _MARKS: Final[Mapping[MarkKind, tuple[str, str, str]]] = {
     "stopped": ("s", "#c8641b", "ended by its stop controller"),
     "failed": ("X", "#1c2330", "failed"),
     "intervention": ("^", "#8247a5", "intervention"),
-    "accepted": ("o", "#1d7f4f", "accepted"),
+    "accepted": ("o", "#1d7f4f", "score, accepted"),
+    "rejected": ("o", MUTED, "score, not accepted"),
 }
 _NEAR: Final = 0.045  # of either axis: names of marks closer than that would overlap
 

@@ -2,29 +2,28 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import yaml
 
-from kamerton.config.schema import TuneParams
 from kamerton.config.search_space import Choice, yaml_text
 from kamerton.config.train_section import ChangeParams
 from kamerton.smart_tuner.objective import PARTS
 from kamerton.smart_tuner.opt_engine import TrialResult
+from kamerton.smart_tuner.report_story import STATE_WORDS, StudyStory
 from kamerton.smart_tuner.study import as_overrides, baseline_of
 
 if TYPE_CHECKING:
     import optuna
 
+    from kamerton.report.page import Page
+
 _LEAST_FOR_IMPORTANCE: Final = 8  # complete trials; with fewer, importances are noise
-_CURVES: Final = 12
 UNCOMPARABLE: Final = (
     "the mel spectrogram itself, and losses on different mel spectrograms do not compare; "
     "only the attention and stop-frame parts of the objective do"
 )
-_STATE_WORDS: Final = {"complete": "complete", "pruned": "ended early", "failed": "failed"}
 
 
 def best_params_yaml(
@@ -80,48 +79,42 @@ def importances(
     return {name: float(share) for name, share in found.items()}
 
 
-def render_page(
-    results: Sequence[TrialResult], best: TrialResult, tune: TuneParams, shares: Mapping[str, float]
-) -> str:
+def render_page(story: StudyStory) -> str:
     """The page on a study; equal studies give equal bytes."""
-    from kamerton.report.figures import bars, lines
     from kamerton.report.page import Page
+    from kamerton.smart_tuner.report_curves import (
+        add_attention,
+        add_curves,
+        add_decisions,
+        add_interventions,
+    )
+    from kamerton.smart_tuner.report_figures import progress
+    from kamerton.smart_tuner.report_generations import add_generations
 
-    baseline = baseline_of(results)
-    page = Page("Hyperparameter search", f"{len(results)} trials of {tune.trial_steps} steps")
-    page.verdict(_verdict(best, baseline), ok=None if best.number == 0 else True)
-    page.facts(_facts(results, best, baseline))
-
+    trials, steps = len(story.results), story.tune.trial_steps
+    page = Page("Hyperparameter search", f"{trials} trials of at most {steps} steps")
+    page.verdict(_verdict(story), ok=None if story.best.number == 0 else True)
+    page.facts(_facts(story))
     page.section(
-        "Curves",
-        "The objective of each trial after so many steps, lower is better: validation mel loss "
-        "against the baseline's (0.40), what attention lacks of a diagonal (0.25) and what the "
-        "stop frame's F1 lacks of 1 (0.20), as far as they were measured.",
+        "The course of the search",
+        "What a study costs is steps, not trials: those of trials that ended early or failed "
+        "count, too. The line is the best complete trial so far; where it has been flat for long, "
+        "more trials of this space are of little use.",
     )
-    ranked = sorted(
-        (item for item in results if item.curve), key=lambda item: item.objective or 0.0
-    )
-    curves = {
-        f"trial {item.number}": (list(map(float, item.curve)), list(item.curve.values()))
-        for item in ranked[:_CURVES]
-    }
-    page.figure(lines(curves, "optimiser steps", "objective"), "Objective by step, the best trials")
-    page.figure(_progress(results), "Each trial and the best so far")
-
-    names = list(tune.search_space)
-    if audio := [name for name in names if name.startswith("audio.")]:
-        page.text(f"Read with care: {', '.join(audio)} changes {UNCOMPARABLE}.")
-    parts = [part for part in PARTS if any(part in item.metrics for item in results)]
-    headers = ["trial", "state", "objective", "at step", *parts, *names, "why"]
-    page.section("Trials", "Best first.")
-    page.table([*headers], [_row(item, parts, names) for item in _ranked(results)])
-    if shares:
-        page.section("What mattered", "Share of the variation between trials that each explains.")
-        page.figure(bars(dict(shares), "importance", limit=1.0), "Importance of each dimension")
+    page.figure(progress(story), "Each trial when it ended, and the best so far")
+    add_curves(page, story)
+    add_decisions(page, story)
+    add_attention(page, story)
+    if story.tree is not None:
+        add_generations(page, story.tree)
+    add_interventions(page, story)
+    _add_values(page, story)
+    _add_trials(page, story)
     return page.render()
 
 
-def _verdict(best: TrialResult, baseline: TrialResult | None) -> str:
+def _verdict(story: StudyStory) -> str:
+    best, baseline = story.best, story.baseline
     if baseline is None:
         return f"Trial {best.number} is best; the unchanged parameters did not complete."
     if best.number == baseline.number:
@@ -132,35 +125,66 @@ def _verdict(best: TrialResult, baseline: TrialResult | None) -> str:
     )
 
 
-def _facts(
-    results: Sequence[TrialResult], best: TrialResult, baseline: TrialResult | None
-) -> dict[str, str]:
-    count = {state: sum(item.state == state for item in results) for state in _STATE_WORDS}
+def _facts(story: StudyStory) -> dict[str, str]:
+    from kamerton.smart_tuner.report_figures import story_steps_of_generations
+
+    count = {state: sum(item.state == state for item in story.results) for state in STATE_WORDS}
     facts = {
-        "best objective": _number(best.objective),
-        "baseline": "–" if baseline is None else _number(baseline.objective),
+        "best objective": _number(story.best.objective),
+        "baseline": "–" if story.baseline is None else _number(story.baseline.objective),
     }
-    return facts | {_STATE_WORDS[state]: str(number) for state, number in count.items()}
+    facts |= {STATE_WORDS[state]: str(number) for state, number in count.items()}
+    stopped = sum(story.run(item.number).stop is not None for item in story.results)
+    if stopped:
+        facts["ended by their stop controller"] = str(stopped)
+    facts["steps of the trials"] = _grouped(sum(map(story.steps, story.results)))
+    if story.tree is not None:
+        facts["steps of the generations"] = _grouped(story_steps_of_generations(story))
+        if story.tree.objective is not None:
+            facts["after the generations"] = _number(story.tree.objective)
+    return facts
 
 
-def _progress(results: Sequence[TrialResult]) -> bytes:
-    """Dots for trials, hollow where ended early, and a line that falls with every better one."""
-    from kamerton.report.figures import ACCENT, new_figure, to_png
+def _add_values(page: "Page", story: StudyStory) -> None:
+    """Which values were good, and which dimensions mattered."""
+    from kamerton.report.figures import bars
+    from kamerton.smart_tuner.report_figures import slices
 
-    figure, axes = new_figure()
-    for state, face in (("complete", ACCENT), ("pruned", "none")):
-        found = [item for item in results if item.state == state and item.objective is not None]
-        numbers, scores = [item.number for item in found], [item.objective for item in found]
-        axes.scatter(numbers, scores, facecolors=face, edgecolors=ACCENT, label=_STATE_WORDS[state])
-    complete = [item for item in results if item.state == "complete"]
-    numbers = [item.number for item in complete]
-    so_far = list(accumulate((item.objective or 0.0 for item in complete), min))
-    numbers, so_far = [*numbers, results[-1].number], [*so_far, so_far[-1]]  # on to the end
-    axes.step(numbers, so_far, where="post", color=ACCENT, linewidth=1.0, label="best so far")
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.set(xlabel="trial", ylabel="objective")
-    axes.legend()
-    return to_png(figure)
+    names = list(story.tune.search_space)
+    page.section(
+        "Values",
+        "Each trial at its value of each dimension: filled where complete, hollow where ended "
+        "early (its objective is of fewer steps), a diamond for the baseline, a star for the best. "
+        "A cloud that falls to one side says where the next search should look; a best value at "
+        "the edge says that the range is too narrow.",
+    )
+    page.figure(slices(story), "Objective against the value of each dimension")
+    if audio := [name for name in names if name.startswith("audio.")]:
+        page.text(f"Read with care: {', '.join(audio)} changes {UNCOMPARABLE}.")
+    if story.shares:
+        page.section(
+            "What mattered",
+            "Share of the variation between complete trials that each explains. Read it as a "
+            "hint: trials are few, and the search took them where it hoped for good ones, not "
+            "evenly.",
+        )
+        page.figure(bars(dict(story.shares), "importance", limit=1.0), "Importance of each")
+    elif len(names) > 1:
+        page.text(
+            f"With fewer than {_LEAST_FOR_IMPORTANCE} complete trials it can not be said which "
+            "dimension mattered most."
+        )
+
+
+def _add_trials(page: "Page", story: StudyStory) -> None:
+    names = list(story.tune.search_space)
+    parts = [part for part in PARTS if any(part in item.metrics for item in story.results)]
+    headers = ["trial", "from", "state", "objective", "best at", "steps"]
+    page.section("Trials", "Best first.")
+    page.table(
+        [*headers, *map(_words, parts), *map(_words, names), "why"],
+        [_row(story, item, parts, names) for item in _ranked(story.results)],
+    )
 
 
 def _ranked(results: Sequence[TrialResult]) -> list[TrialResult]:
@@ -168,17 +192,26 @@ def _ranked(results: Sequence[TrialResult]) -> list[TrialResult]:
     return sorted(results, key=lambda item: (order[item.state], item.objective or 0.0, item.number))
 
 
-def _row(result: TrialResult, parts: Sequence[str], names: Sequence[str]) -> list[object]:
+def _row(
+    story: StudyStory, result: TrialResult, parts: Sequence[str], names: Sequence[str]
+) -> list[object]:  # fmt: skip
     values: list[Choice] = [result.params[name] for name in names]
     return [
-        result.number,
-        _STATE_WORDS[result.state],
+        str(result.number),
+        story.role(result),
+        STATE_WORDS[result.state],
         result.objective,
         result.step,
+        story.steps(result),
         *(result.metrics.get(part) for part in parts),
         *(_short(value) for value in values),
         result.reason,
     ]
+
+
+def _words(name: str) -> str:
+    """A name that a narrow column can break: ``train.learning_rate`` as ``learning rate``."""
+    return name.rpartition(".")[2].replace("_", " ")
 
 
 def _short(value: Choice) -> str:
@@ -187,3 +220,7 @@ def _short(value: Choice) -> str:
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
+
+
+def _grouped(number: int) -> str:
+    return f"{number:,}".replace(",", "\u202f")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kamerton.config.changes import factors_at
 from kamerton.config.tuner_sections import AlertParams
 from kamerton.smart_tuner.alert_hook import AlertHook
 from kamerton.smart_tuner.alert_manager import AlertManager
@@ -21,6 +22,7 @@ from kamerton.tracking import RunDirectory, names
 from kamerton.tracking.hooks import Hook
 
 if TYPE_CHECKING:
+    from kamerton.config.schema import TrainParams
     from kamerton.training.session import Session
 
 
@@ -74,7 +76,6 @@ def steering(session: Session, run: RunDirectory, analysis: Path) -> Iterator[St
 
 def _controllers(session: Session, analysis: Path) -> list[Hook]:
     from kamerton.training.device_memory import has_room
-    from kamerton.training.phases import boundaries
 
     train = session.params.train
     hooks: list[Hook] = [GradientStabilityMonitor(train.quality_control)]
@@ -88,12 +89,10 @@ def _controllers(session: Session, analysis: Path) -> list[Hook]:
             )
         )  # fmt: skip
     if train.early_stopping.enabled:
-        factors = train.phases.learning_rate_factors if train.phases.count else ()
-        ends = boundaries(train.phases)
         hooks.append(
             EarlyStopController.of(
                 train.early_stopping, session.total_steps, interval=train.eval_interval_steps,
-                drops=scheduled_drops(ends, factors[: len(ends)], session.total_steps),
+                drops=_drops(train, session.total_steps),
                 recovery=train.recovery, steps_per_epoch=session.data.steps_per_epoch,
             )
         )  # fmt: skip
@@ -101,6 +100,19 @@ def _controllers(session: Session, analysis: Path) -> list[Hook]:
         history, card = session.runs / HISTORY_FILE, session.dataset.card
         hooks.append(QualityForecast.from_history(history, analysis, card))
     return hooks
+
+
+def _drops(train: TrainParams, total_steps: int) -> tuple[int, ...]:
+    """Where phases and ``train.changes`` are known to lower the learning rate."""
+    from kamerton.training.phases import boundaries
+
+    ends = boundaries(train.phases)
+    factors = train.phases.learning_rate_factors[: len(ends)] if train.phases.count else ()
+    by_phases = scheduled_drops(ends, factors, total_steps)
+    shares = sorted({change.from_share for change in train.changes})
+    rates = [factors_at(share, train.changes).get("learning_rate", 1.0) for share in shares]
+    by_changes = scheduled_drops(shares, [1.0, *rates], total_steps)
+    return tuple(sorted({*by_phases, *by_changes}))
 
 
 def _phase_names(count: int) -> Sequence[str]:

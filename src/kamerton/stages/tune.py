@@ -150,7 +150,7 @@ def tune(
             if not reused:
                 lessons.keep(fingerprint, results)
             tree = _generations(engine, folder, trainers, best, tell, on_progress)
-        _write_outputs(engine, results, best, params, best_params, trials, report, tree)
+        _write_outputs(engine, folder, results, best, params, best_params, trials, report, tree)
     return TuneReport(tuple(results), best, baseline_of(results), reused, tree)
 
 
@@ -295,6 +295,7 @@ def _all_failed(results: Sequence[TrialResult], folder: StudyFolder) -> Pipeline
 
 def _write_outputs(
     engine: OptimizationEngine,
+    folder: StudyFolder,
     results: Sequence[TrialResult],
     best: TrialResult,
     params: Params,
@@ -303,6 +304,7 @@ def _write_outputs(
     report: Path,
     tree: GenerationTree | None,
 ) -> None:
+    from kamerton.smart_tuner.report_story import read_story
     from kamerton.smart_tuner.tuning_report import (
         best_params_yaml,
         importances,
@@ -313,6 +315,10 @@ def _write_outputs(
     names = list(params.tune.search_space)
     shares = importances(engine.frozen_trials(), names)
     write_text(trials, trials_csv(results, names))
-    write_text(report, render_page(results, best, params.tune, shares))
+    story = read_story(
+        folder, results, best, params.tune,
+        shares=shares, tree=tree, from_history=engine.history_trials(),
+    )  # fmt: skip
+    write_text(report, render_page(story))
     changes = tree.best_changes if tree else ()
     write_text(best_params, best_params_yaml(results, best, changes))

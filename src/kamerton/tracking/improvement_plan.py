@@ -18,6 +18,7 @@ from kamerton.tracking.metrics_file import Record, json_safe
 
 STEM: Final = "improvement_plan"
 PENDING: Final = "not judged yet"
+HEADERS: Final = ("step", "by", "cause", "action", "effect", "before", "after")  # of a row's cells
 _ADVICE: Final = {
     "non_finite": "begin the next run with a learning rate of {rate} times this one's",
     "explosion": "begin the next run with a learning rate of {rate} times this one's",
@@ -52,6 +53,13 @@ class PlanRow:
     reverted: bool = False
     before: float | None = None
     after: float | None = None
+
+    @property
+    def cells(self) -> tuple[int | str | float | None, ...]:
+        """The row for a table under ``HEADERS``."""
+        by, cause = self.by.replace("_", " "), self.cause.replace("_", " ")
+        effect = self.verdict.replace("_", " ") + (", undone" if self.reverted else "")
+        return self.step, by, cause, self.action, effect, self.before, self.after
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from kamerton.report.curves import Curve, Interval, Mark, Panel, Timeline, draw_
 from kamerton.report.page import Page
 from kamerton.report.votes import add_votes, decision_words
 from kamerton.tracking import Record, names
-from kamerton.tracking.improvement_plan import improvement_plan
+from kamerton.tracking.improvement_plan import HEADERS, improvement_plan
 from kamerton.tracking.quality import quality_of
 
 
@@ -130,12 +130,7 @@ def add_plan(page: Page, records: Sequence[Record]) -> None:
         return
     page.section("Improvement plan", " ".join(f"{advice}." for advice in plan.advice))
     page.table(
-        ("step", "by", "cause", "action", "effect", "before", "after"),
-        [
-            (row.step, row.by.replace("_", " "), row.cause.replace("_", " "), row.action,
-             row.verdict.replace("_", " ") + (", undone" if row.reverted else ""),
-             row.before, row.after)
-            for row in plan.rows
-        ],
+        HEADERS,
+        [row.cells for row in plan.rows],
         "every intervention with its effect; also improvement_plan.json, .md and .csv",
-    )  # fmt: skip
+    )

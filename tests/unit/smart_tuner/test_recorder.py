@@ -173,3 +173,18 @@ def test_decisions_are_in_the_study_s_record(folder: StudyFolder) -> None:
     assert events["generation"]["reason"] == "dropout × 2 beat it"
     assert events["generation"]["accepted"] == 2
     assert events["generations_finished"]["verdict"] == "better"
+
+
+def test_people_are_told_of_each_new_best_trial_once(folder: StudyFolder) -> None:
+    told: list[str] = []
+    params = Params.model_validate({"tracking": {"mlflow_uri": None}})
+    results = [
+        TrialResult(number, "complete", {"train.learning_rate": 1e-3}, objective=objective)
+        for number, objective in enumerate((1.0, 0.9, 0.95, 0.8))
+    ]
+    for _ in range(2):  # the second is the tuner that goes on after a kill
+        recorder = StudyRecorder(folder, params, tell=lambda kind, text, _: told.append(text))
+        for count in range(1, 5):
+            recorder.trials_finished(results[:count])
+        recorder.close("finished")
+    assert [text.split()[1] for text in told] == ["0", "1", "3"]
