@@ -222,11 +222,11 @@ def train(dataset: Dataset, steps: int, made: Sequence[Channel]) -> Arm:
         with run.hold(), AlertManager(made, policy, run=run.path.name) as manager:
             hook = AlertHook(manager, run.path, report_interval_steps=1, sample_interval_steps=1)
             switch = Switch(hook)
-            (sender,) = set(threading.enumerate()) - others
-            assert sender.ident is not None
-            clock = time.pthread_getcpuclockid(sender.ident)
+            idents = [thread.ident for thread in set(threading.enumerate()) - others]
+            clocks = [time.pthread_getcpuclockid(ident) for ident in idents if ident is not None]
+            assert len(clocks) == len(made)
             session.train(run, stop=StopRequest(), hooks=[switch])
-            spent, counts = time.clock_gettime(clock), manager.counts()
+            spent, counts = sum(map(time.clock_gettime, clocks)), manager.counts()
     pairs = list(zip(switch.steps[False], switch.steps[True], strict=False))
     full = [(before, after) for before, after in pairs if len(before) == len(after) == BLOCK]
     return Arm(full, switch.calls[True], switch.calls[False], switch.processor, counts, spent)

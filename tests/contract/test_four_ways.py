@@ -143,11 +143,11 @@ def _other_values(value: Any, kind: str) -> list[Any]:
     if isinstance(value, tuple):
         plain = [item.model_dump() if isinstance(item, BaseModel) else item for item in value]
         halves = [item / 2 for item in plain if isinstance(item, float)]
-        return [plain[:-1], halves, [{"from_share": 0.5}], ["someone@example.org"]]
+        return [plain[:-1], halves, [{"from_share": 0.5}], ["someone@example.org"], ["cusum"]]
     if isinstance(value, dict):
         return [{"train.weight_decay": {"type": "float", "low": 0.01, "high": 0.02}}]
     choices = [choice for choice in kind.split(" | ") if choice not in ("null", str(value))]
-    return [*choices, "sqlite:///other.db", "xx", "OTHER", "other", True, 3, 0.5, 4000.0]
+    return [*choices, "sqlite:///other.db", "postgresql://host/study", "xx", "OTHER", "other", True, 3, 0.5, 4000.0]
 
 
 def _changed(leaf) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from kamerton.report.figures import COLOURS, MUTED, new_figure, to_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 Curve = tuple[Sequence[float], Sequence[float]]  # steps and values
 MarkKind = Literal["best", "pruned", "stopped", "failed", "intervention", "accepted", "rejected"]
@@ -36,6 +37,10 @@ _MARKS: Final[Mapping[MarkKind, tuple[str, str, str]]] = {
     "accepted": ("o", "#1d7f4f", "score, accepted"),
     "rejected": ("o", MUTED, "score, not accepted"),
 }
+_LEGEND: Final[Mapping[str, Any]] = {
+    "fontsize": 7, "handlelength": 1.6, "borderaxespad": 0.2, "labelcolor": _INK, "frameon": False,
+}  # fmt: skip
+_TALL: Final = 5  # entries of a legend; more would cover half of a plot
 _NEAR: Final = 0.045  # of either axis: names of marks closer than that would overlap
 
 
@@ -121,16 +126,35 @@ class Timeline:
     start: float = 0.0
 
 
-def draw_panels(panels: Sequence[Panel], timeline: Timeline, *, columns: int = 2) -> bytes:
-    """The panels that have curves, row by row, as PNG."""
+def draw_panels(
+    panels: Sequence[Panel], timeline: Timeline, *, columns: int = 2, one_legend: bool = False
+) -> bytes:
+    """The panels that have curves, row by row, as PNG.
+
+    Args:
+        panels: What to draw.
+        timeline: What all of them show.
+        columns: Side by side, at most.
+        one_legend: One for all, below them: for panels of the same names.
+    """
     shown = [panel for panel in panels if any(steps for steps, _ in panel.curves.values())]
     columns = min(columns, max(1, len(shown)))
     rows = max(1, math.ceil(len(shown) / columns))
     figure, grid = new_figure(9.2, 0.35 + 2.35 * rows, rows=rows, columns=columns)
+    figure.set_layout_engine("constrained", h_pad=0.08)  # or titles touch the numbers above them
     places: list[Any] = list(grid.flat) if rows * columns > 1 else [grid]
+    entries: dict[str, Any] = {}
     for place, panel in zip(places, shown, strict=False):
         _draw_timeline(place, timeline, named=columns < 3)
         _draw_panel(place, panel, timeline)
+        handles, words = place.get_legend_handles_labels()
+        entries |= dict(zip(words, handles, strict=True))
+        if not one_legend and (len(panel.curves) > 1 or panel.marks or panel.interval):
+            place.legend(ncols=1 if len(words) <= _TALL else 2, **_LEGEND)
+    if one_legend and entries:
+        figure.legend(
+            entries.values(), entries.keys(), loc="outside lower center", ncols=4, **_LEGEND
+        )
     for place in places[len(shown) :]:
         place.set_axis_off()
     for place in places[len(shown) - columns : len(shown)]:
@@ -180,18 +204,13 @@ def _draw_panel(axes: Axes, panel: Panel, timeline: Timeline) -> None:
     if panel.interval is not None:
         _draw_interval(axes, panel.interval)
     if panel.logarithmic:
-        _make_logarithmic(axes)
+        axes.set_yscale("log")
+        number_plainly(axes.yaxis)
     if panel.limits is not None:
         axes.set_ylim(*panel.limits)
-    _draw_marks(axes, panel)
-    _draw_legend(axes, panel)
-
-
-def _draw_legend(axes: Axes, panel: Panel) -> None:
     if panel.faint & panel.curves.keys():
         axes.plot([], [], color=_FAINT, linewidth=0.9, label="others")
-    if len(panel.curves) > 1 or panel.marks or panel.interval:
-        axes.legend(fontsize=7, handlelength=1.6, borderaxespad=0.2, labelcolor=_INK)
+    _draw_marks(axes, panel)
 
 
 def _draw_interval(axes: Axes, interval: Interval) -> None:
@@ -215,7 +234,8 @@ def _draw_marks(axes: Axes, panel: Panel) -> None:
         seen.add(mark.kind)
         axes.plot(
             [mark.step], [mark.value], marker=shape, color=colour, linestyle="none",
-            markersize=9 if shape == "*" else 5.5, label=label, zorder=3, clip_on=False,
+            markersize=9 if shape == "*" else 5.5, label=label, clip_on=False,
+            zorder=3.5 if mark.kind == "accepted" else 3,
         )  # fmt: skip
         place = axes.transLimits.transform(axes.transScale.transform((mark.step, mark.value)))
         x, y = float(place[0]), float(place[1])
@@ -228,16 +248,15 @@ def _draw_marks(axes: Axes, panel: Panel) -> None:
             )  # fmt: skip
 
 
-def _make_logarithmic(axes: Axes) -> None:
-    """Logarithmic values with plain numbers at 1, 2 and 5 of each decade that has room for them."""
+def number_plainly(axis: Axis) -> None:
+    """Plain numbers on a logarithmic axis, at 1, 2 and 5 of each decade that has room for them."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axes.set_yscale("log")
-    low, high = axes.get_ylim()
+    low, high = axis.get_view_interval()
     wide = high > 50.0 * low
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    axis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _drawable(curve: Curve, panel: Panel) -> tuple[list[float], list[float]]:

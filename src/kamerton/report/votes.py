@@ -30,7 +30,7 @@ def decision_words(step: int | None, fields: Fields) -> str:
     if fields.get("stop"):
         cause = str(fields.get("cause")).replace("_", " ")
         return f"{words} It ends here, cause: {cause}. {_sentence(reason)}".rstrip()
-    return f"{words} It goes on. {_sentence(reason)}".rstrip()
+    return f"{words} It may go on. {_sentence(reason)}".rstrip()
 
 
 def _sentence(text: str) -> str:

@@ -1,8 +1,9 @@
 """AlertManager: tells people what happens, and never costs a training its time or its life.
 
-Whoever tells something only puts it into a queue. One daemon thread sends it: it limits the rate,
-tries again as servers ask for it, and counts what does not get through. Equal alerts are told once
-and then summed up. Delivery is at least once: a server that took a message and did not say so gets
+Whoever tells something only puts it into queues. One daemon thread per channel sends it, so that a
+server that hangs keeps nothing from the others, also at the end: it limits the rate, tries again as
+servers ask for it, and counts what does not get through. Equal alerts are told once and then summed
+up. Delivery is at least once: a server that took a message and did not say so gets
 it again.
 """
 
@@ -47,7 +48,7 @@ class AlertPolicy:
         per_minute: Requests to a channel within any 60 s.
         dedupe_seconds: How long equal alerts are only counted.
         backoff_seconds: Wait before the second try; doubled from try to try.
-        flush_seconds: How long an end may take.
+        flush_seconds: How long an end may take, of all channels together.
     """
 
     left_out: frozenset[str] = frozenset()
@@ -97,7 +98,7 @@ class _Repeats:
 
 
 class AlertManager:
-    """A queue and a thread between what happens and whoever should know.
+    """A queue and a thread for each channel, between what happens and whoever should know.
 
     ``emit`` may be called by any thread, takes microseconds and raises nothing.
     """
@@ -126,13 +127,19 @@ class AlertManager:
         self._troubles = {id(box): Trouble(f"alerts by {box.channel.name}") for box in self._boxes}
         self._repeats: dict[str, _Repeats] = {}
         self._sent = self._failed = self._dropped = self._repeated = 0
-        self._changed = threading.Condition()
+        lock = threading.Lock()
+        self._changed = threading.Condition(lock)  # told when something was sent
+        self._news = {id(box): threading.Condition(lock) for box in self._boxes}  # or is to be
         self._ends_at: float | None = None  # what waits is sent until then, and nothing is taken
         self._abandoned = False
-        self._thread: threading.Thread | None = None
-        if self._boxes:
-            self._thread = threading.Thread(target=self._work, name="alerts", daemon=True)
-            self._thread.start()
+        self._threads = [
+            threading.Thread(
+                target=self._work, args=(box,), name=f"alerts-{box.channel.name}", daemon=True
+            )
+            for box in self._boxes
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @classmethod
     def opened(
@@ -183,7 +190,7 @@ class AlertManager:
                 where left out.
             files: What to send with it; read when it is sent.
         """
-        if self._thread is None or kind in self._policy.left_out:
+        if not self._threads or kind in self._policy.left_out:
             return
         try:
             message = Message(
@@ -195,11 +202,7 @@ class AlertManager:
             elif key is None and kind not in _NEVER_EQUAL:
                 key = f"{kind}:{_NUMBER.sub('#', message.text)}"
             with self._changed:
-                # Else the sender is at work, or waits for a turn that this does not bring nearer.
-                news = any(box.empty for box in self._boxes)
                 self._take(message, key)
-                if news:
-                    self._changed.notify_all()
         except Exception as error:  # a run does not end by what is said of it
             _LOG.warning("an alert (%s) was not taken: %s", kind, type(error).__name__)
 
@@ -221,7 +224,11 @@ class AlertManager:
 
     def _queue(self, message: Message) -> None:
         for box in self._boxes:
+            # Else its sender is at work, or waits for a turn that this does not bring nearer.
+            news = box.empty
             self._dropped += box.add(message)
+            if news:
+                self._news[id(box)].notify()
 
     def _sum_up(self, now: float) -> None:
         """Tell of repeats whose time is over; at the end, of all."""
@@ -236,33 +243,29 @@ class AlertManager:
                 self._queue(replace(known.last, text=text, repeats=known.count))
                 known.until, known.count = now + self._policy.dedupe_seconds, 0
 
-    def _work(self) -> None:
-        """Send, until it is closed and nothing is left."""
-        while (box := self._next_box()) is not None:
+    def _work(self, box: Outbox) -> None:
+        """Send what waits for one channel, until it is closed and nothing is left."""
+        while self._await_turn(box):
             try:
                 self._send(box)
             except Exception as error:  # a fault of ours; the thread must live
                 self._settle(box, DeliveryError(type(error).__name__, retry=False))
 
-    def _next_box(self) -> Outbox | None:
-        """Wait for the next channel whose turn it is; None at the end."""
+    def _await_turn(self, box: Outbox) -> bool:
+        """Wait until a request may be made, and begin it; False at the end."""
         with self._changed:
             while True:
                 now = time.monotonic()
                 self._sum_up(now)
-                if self._abandoned:
-                    return None
-                turn, _, box = min(
-                    (box.turn(now), place, box) for place, box in enumerate(self._boxes)
-                )
-                if self._ends_at is not None and turn > self._ends_at:
-                    return None
+                turn = box.turn(now)
+                if self._abandoned or (self._ends_at is not None and turn > self._ends_at):
+                    return False
                 if turn <= now:
                     box.begin(now)
-                    return box
+                    return True
                 ends = (known.until for known in self._repeats.values())
                 until = min(turn, *ends) if self._repeats else turn
-                self._changed.wait(None if until == float("inf") else max(0.0, until - now))
+                self._news[id(box)].wait(None if until == float("inf") else max(0.0, until - now))
 
     def _send(self, box: Outbox) -> None:
         """Make one request, without the lock: this may take long."""
@@ -323,23 +326,29 @@ class AlertManager:
 
         Reports and the like are left out where many wait, for what ended the run to get through.
         """
-        thread, self._thread = self._thread, None
-        if thread is None:
+        threads, self._threads = self._threads, []
+        if not threads:
             return
         with self._changed:
-            self._ends_at = time.monotonic() + self._policy.flush_seconds
+            ends_at = self._ends_at = time.monotonic() + self._policy.flush_seconds
             self._dropped += sum(box.hurry() for box in self._boxes)
-            self._changed.notify_all()
-        thread.join(self._policy.flush_seconds)
+            self._wake()
+        for thread in threads:
+            thread.join(max(0.0, ends_at - time.monotonic()))
         with self._changed:
             self._abandoned = True
             left = sum(map(len, self._boxes))
             self._dropped += left
             for box in self._boxes:
                 box.clear()
-            self._changed.notify_all()
+            self._wake()
         if left:
             _LOG.warning("%d alerts were not sent before the end", left)
+
+    def _wake(self) -> None:
+        """Let every sender, and whoever waits for them, look again; the caller holds the lock."""
+        for waits in (self._changed, *self._news.values()):
+            waits.notify_all()
 
     def __enter__(self) -> Self:
         return self

@@ -19,7 +19,7 @@ from kamerton.stopping.types import Controller, Decision, Observation
 from kamerton.tracking import names
 from kamerton.tracking.hooks import Action, Alert, EvalFacts, Measure, Note, StepFacts, Stop
 
-DROP: Final = 0.7  # a fall of the learning rate to so much is one that curves answer with a fall
+DROP: Final = 0.5  # a fall of the learning rate to so much is one that curves answer with a fall
 MENDABLE: Final = frozenset({"divergence", "collapse", "not_finite"})
 
 

@@ -46,7 +46,7 @@ def add_curves(page: Page, story: StudyStory) -> None:
     shown = _shown(story)
     end = float(max([1, *(story.steps(item) for item in story.results)]))
     page.figure(
-        draw_panels(trial_panels(story, shown), Timeline(end)),
+        draw_panels(trial_panels(story, shown), Timeline(end), one_legend=True),
         f"the best trial, the baseline and the others{_left_out(story, shown)}; numbers at the "
         "marks are trials",
     )
@@ -202,7 +202,7 @@ def add_attention(page: Page, story: StudyStory) -> None:
     runs = [story.run(story.best.number), story.run(0)]
     end = float(max([1, *(run.steps for run in runs)]))
     page.figure(
-        draw_panels(panels, Timeline(end), columns=3),
+        draw_panels(panels, Timeline(end), columns=3, one_legend=True),
         "attention of the best trial" + (", and of the baseline" if story.best.number else ""),
     )
 

@@ -8,6 +8,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
 from kamerton.config.search_space import Choice, Dimension, yaml_text
+from kamerton.report.curves import number_plainly
 from kamerton.report.figures import ACCENT, COLOURS, MUTED, WARM, new_figure, to_png
 from kamerton.smart_tuner.report_story import STATE_WORDS, StudyStory
 from kamerton.smart_tuner.trials import TrialResult
@@ -53,13 +54,14 @@ def progress(story: StudyStory) -> bytes:
     axes.set_xlim(0, 1.03 * max(1, end))
     axes.margins(y=0.12)
     axes.set(xlabel="optimiser steps made by the study", ylabel="objective")
-    figure.legend(loc="outside right upper", fontsize=8)
+    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
     return to_png(figure)
 
 
 def _dots(axes: Axes, found: Sequence[TrialResult], ends: dict[int, int], **how: Any) -> None:
     if found:
-        steps, scores = [ends[item.number] for item in found], [item.objective for item in found]
+        steps = [ends[item.number] for item in found]
+        scores = [item.objective or 0.0 for item in found]
         axes.scatter(steps, scores, **how)
 
 
@@ -128,13 +130,14 @@ def _draw_slice(
         colour = WARM if baseline else ACCENT
         face = colour if item.state == "complete" else "none"
         marker = "*" if best else "D" if baseline else "o"
-        axes.scatter([place], [item.objective], marker=marker, s=95 if best else 22,
+        axes.scatter([place], [item.objective or 0.0], marker=marker, s=95 if best else 22,
                      facecolors=face, edgecolors=colour, zorder=3 if best else 2)  # fmt: skip
     if labels:
         axes.set_xticks(range(len(labels)), [_cut(label) for label in labels])
         axes.set_xlim(-0.6, len(labels) - 0.4)
     elif dimension.log:
         axes.set_xscale("log")
+        number_plainly(axes.xaxis)
     axes.set_title(name.partition(".")[2] or name, loc="left", fontsize=8, fontweight="bold")
     axes.tick_params(labelsize=7)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from kamerton.report.curves import Curve, Mark, Panel, Timeline, draw_panels
+from kamerton.report.curves import Curve, Mark, MarkKind, Panel, Timeline, draw_panels
 from kamerton.report.figures import ACCENT, COLOURS, MUTED, new_figure, to_png
 from kamerton.report.page import Page
 from kamerton.smart_tuner.generation_tree import CONTROL, Candidate, Generation, GenerationTree
@@ -13,16 +13,22 @@ from kamerton.smart_tuner.generation_tree import CONTROL, Candidate, Generation,
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_PER_ROW: Final = 4  # generations side by side in one picture; more would be too small to read
+_PER_ROW: Final = 3  # generations side by side in one picture; more would be too small to read
 _INK: Final = "#1c2330"
 _EDGE: Final = "#9aa3b2"
 _CHOSEN_FACE: Final = "#eaf2fc"
 _FAILED: Final = COLOURS[4]
-_BOX: Final = (0.8, 0.74)  # of a column and of a row
+_BOX: Final = (0.87, 0.76)  # of a column and of a row
 
 
-def add_generations(page: Page, tree: GenerationTree) -> None:
-    """What generations tried, what of it was kept, and why."""
+def add_generations(page: Page, tree: GenerationTree, trial: Mapping[int, float]) -> None:
+    """What generations tried, what of it was kept, and why.
+
+    Args:
+        page: To add to.
+        tree: The generations.
+        trial: Objective by step of the trial that they go on from.
+    """
     page.section(
         "Generations",
         f"The best trial ({tree.trial}) was gone on with several times from one checkpoint: "
@@ -46,14 +52,16 @@ def add_generations(page: Page, tree: GenerationTree) -> None:
         )
     start = tree.generations[0].from_step
     page.figure(
-        draw_panels([generation_panel(tree)], Timeline(float(tree.total_steps), start=start)),
-        "the objective of what was gone on with, and of the others; dots are scores after the "
-        "cool-down",
+        draw_panels(
+            [generation_panel(tree, trial)], Timeline(float(tree.total_steps), start=start)
+        ),
+        "the objective of what was gone on with, of the trial it came from, and of every candidate "
+        "with its cool-down; dots are the scores after it, lower is better",
     )
     page.table(
         ("generation", "steps", "from", "candidate", "change", "score", "σ to control",
          "accepted", "trained with", "why"),
-        [_row(generation, item) for generation in tree.generations for item in generation.candidates],
+        [_row(each, item) for each in tree.generations for item in each.candidates],
         "lower scores are better; the change of a candidate multiplies what came before it",
     )  # fmt: skip
 
@@ -67,41 +75,56 @@ def _row(generation: Generation, item: Candidate) -> tuple[Any, ...]:
     accepted = item.number == generation.accepted
     effective = ", ".join(f"{_plain(name)} × {value:g}" for name, value in item.effective.items())
     return (
-        str(generation.number), f"{generation.from_step} to {generation.to_step}",
-        generation.parent, f"g{generation.number}c{item.number}", _plain(item.words), item.score,
-        None if gain is None else f"{gain:+.1f}", "yes" if accepted else "", effective or "unchanged",
-        item.reason or (generation.reason if accepted else ""),
+        str(generation.number), f"{generation.from_step}–{generation.to_step}",
+        generation.parent, f"g{generation.number}c{item.number}", _plain(item.words),
+        None if item.score is None else f"{item.score:.4f}",
+        None if gain is None else _sigmas(gain),
+        "yes" if accepted else "",
+        effective or (None if item.state == "failed" else "unchanged"),
+        item.reason or (_plain(generation.reason) if accepted else ""),
     )  # fmt: skip
+
+
+def _sigmas(gain: float) -> str:
+    return f"{round(gain, 1) + 0.0:+.1f}"  # no "-0.0"
 
 
 def _plain(name: str) -> str:
     return name.replace("_", " ")
 
 
-def generation_panel(tree: GenerationTree) -> Panel:
-    """Objective by step: what was gone on with in one line, every other candidate faintly."""
-    lineage: tuple[list[float], list[float]] = ([], [])
+def generation_panel(tree: GenerationTree, trial: Mapping[int, float]) -> Panel:
+    """Objective by step: what was gone on with in one line, every other candidate faintly.
+
+    Args:
+        tree: The generations.
+        trial: Objective by step of the trial that they go on from, to compare with.
+    """
+    start = tree.generations[0].from_step
+    gone_on: dict[int, float] = {}
     curves: dict[str, Curve] = {}
     marks: list[Mark] = []
     for generation in tree.generations:
         for item in generation.candidates:
             label = f"g{generation.number}c{item.number}"
-            steps = list(map(float, item.curve))
-            values = list(item.curve.values())
+            curves[label] = _curve({**item.curve, **item.probe})
             chosen = item.number == generation.accepted
-            if chosen:
-                lineage[0].extend(steps)
-                lineage[1].extend(values)
-            else:
-                curves[label] = (steps, values)
+            gone_on |= item.curve if chosen else {}
             if item.score is not None and item.probe:
-                kind = "accepted" if chosen else "rejected"
+                kind: MarkKind = "accepted" if chosen else "rejected"
                 marks.append(Mark(float(max(item.probe)), item.score, kind, label))
+    whole = f"trial {tree.trial}"
     faint = frozenset(curves)
+    later = {step: value for step, value in trial.items() if step >= start}
+    lines = {"gone on with": _curve(gone_on), whole: _curve(later), **curves}
     return Panel(
-        "objective along the generations", {"gone on with": lineage, **curves}, faint=faint,
-        marks=marks,
+        "objective along the generations", lines, dashed=frozenset({whole}), faint=faint,
+        marks=sorted(marks, key=lambda mark: mark.kind),
     )  # fmt: skip
+
+
+def _curve(points: Mapping[int, float]) -> Curve:
+    return list(map(float, points)), list(points.values())
 
 
 def draw_tree(tree: GenerationTree, part: Sequence[Generation], *, last: bool) -> bytes:
@@ -115,19 +138,19 @@ def draw_tree(tree: GenerationTree, part: Sequence[Generation], *, last: bool) -
     final = last and tree.objective is not None
     columns = 1 + len(part) + final
     rows = max(len(generation.candidates) for generation in part)
-    figure, axes = new_figure(max(4.6, 1.9 * columns), 0.5 + 0.85 * rows)
+    figure, axes = new_figure(max(4.6, 2.0 * columns), 0.5 + 0.85 * rows)
     axes.set_axis_off()
     axes.grid(visible=False)
     axes.set_xlim(-0.5, columns - 0.5)
     axes.set_ylim(rows - 0.4, -0.75)
-    parent = (0, (rows - 1) / 2)
+    parent = (0.0, (rows - 1) / 2)
     _box(axes, parent, _parent_words(tree, part[0]), chosen=True)
     for column, generation in enumerate(part, start=1):
         heading = f"generation {generation.number}: to step {generation.to_step}"
         axes.text(column, -0.6, heading, ha="center", fontsize=7, color=MUTED)
         parent = _draw_generation(axes, generation, column, parent)
     if final:
-        place = (columns - 1, parent[1])
+        place = (columns - 1.0, parent[1])
         words = f"whole run: {tree.objective:.4f}\n{'kept' if tree.kept else 'not kept'}"
         _line(axes, parent, place, chosen=True)
         _box(axes, place, words, chosen=tree.kept)
@@ -146,7 +169,7 @@ def _draw_generation(
     """Boxes of all candidates and lines from their parent; returns where the accepted one is."""
     follows = parent
     for row, item in enumerate(generation.candidates):
-        chosen, place = item.number == generation.accepted, (column, row)
+        chosen, place = item.number == generation.accepted, (float(column), float(row))
         _line(axes, parent, place, chosen=chosen)
         failed = item.state == "failed"
         _box(axes, place, _words(generation, item), chosen=chosen, failed=failed)
@@ -159,7 +182,7 @@ def _words(generation: Generation, item: Candidate) -> str:
     if item.score is None:
         return f"{changes}\nfailed"
     gain = generation.gain(item)
-    against = "" if gain is None or item.number == CONTROL else f"  {gain:+.1f} σ"
+    against = "" if gain is None or item.number == CONTROL else f"  {_sigmas(gain)} σ"
     return f"{changes}\n{item.score:.4f}{against}"
 
 
@@ -189,6 +212,6 @@ def _box(
         )
     )  # fmt: skip
     axes.text(
-        *place, words, ha="center", va="center", fontsize=7, color=_INK,
+        *place, words, ha="center", va="center", fontsize=6.6, color=_INK,
         fontweight="bold" if chosen else "normal", zorder=3, linespacing=1.25,
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,6 +15,7 @@ from kamerton.smart_tuner.trials import TrialResult
 from kamerton.tracking import Record, read_records
 from kamerton.tracking.curves import Series, read_curves
 from kamerton.tracking.improvement_plan import PlanRow, improvement_plan
+from kamerton.tracking.names import VAL_MEL_LOSS
 from kamerton.tracking.run_directory import RunDirectory, list_runs
 
 STATE_WORDS: Final = {"complete": "complete", "pruned": "ended early", "failed": "failed"}
@@ -114,7 +116,7 @@ def read_story(
 ) -> StudyStory:  # fmt: skip
     """The story of a study whose runs lie in ``folder``."""
     runs = {
-        result.number: RunRecord.of(read_records(run.metrics_file))
+        result.number: RunRecord.of(_seen(result, read_records(run.metrics_file)))
         for result in results
         for run in list_runs(folder.trial_runs(result.number))[:1]
     }
@@ -129,3 +131,27 @@ def read_story(
                 ]
                 candidates[f"g{generation.number}c{candidate.number}"] = RunRecord.of(own)
     return StudyStory(results, best, tune, shares, tree, runs, candidates, from_history)
+
+
+def _seen(result: TrialResult, records: Sequence[Record]) -> list[Record]:
+    """A trial's record up to where the study decided about it.
+
+    Its trainer is told to end, and makes a few more steps until it does: how many is chance.
+    """
+    until = max(result.curve, default=0)
+    if result.state == "complete":
+        return list(records)
+    if result.state == "failed":
+        until = _failed_at(records)
+    return [item for item in records if item.step is None or item.step <= until]
+
+
+def _failed_at(records: Sequence[Record]) -> int:
+    """The first evaluation that gave no number; the last one where all did."""
+    step = 0
+    for record in records:
+        if record.step is not None and VAL_MEL_LOSS in record.values:
+            step = record.step
+            if not math.isfinite(record.values[VAL_MEL_LOSS]):
+                break
+    return step

@@ -106,7 +106,7 @@ def render_page(story: StudyStory) -> str:
     add_decisions(page, story)
     add_attention(page, story)
     if story.tree is not None:
-        add_generations(page, story.tree)
+        add_generations(page, story.tree, story.best.curve)
     add_interventions(page, story)
     _add_values(page, story)
     _add_trials(page, story)
@@ -179,11 +179,20 @@ def _add_values(page: "Page", story: StudyStory) -> None:
 def _add_trials(page: "Page", story: StudyStory) -> None:
     names = list(story.tune.search_space)
     parts = [part for part in PARTS if any(part in item.metrics for item in story.results)]
-    headers = ["trial", "from", "state", "objective", "best at", "steps"]
+    ranked = _ranked(story.results)
     page.section("Trials", "Best first.")
     page.table(
-        [*headers, *map(_words, parts), *map(_words, names), "why"],
-        [_row(story, item, parts, names) for item in _ranked(story.results)],
+        ["trial", "from", "state", "objective", "best at", "steps", *map(_words, parts), "why"],
+        [_row(story, item, parts) for item in ranked],
+        "how each went; measures are those of its best evaluation",
+    )
+    page.table(
+        ["trial", "objective", *map(_words, names)],
+        [
+            (str(item.number), item.objective, *(_short(item.params[name]) for name in names))
+            for item in ranked
+        ],
+        "what each ran with",
     )
 
 
@@ -192,10 +201,7 @@ def _ranked(results: Sequence[TrialResult]) -> list[TrialResult]:
     return sorted(results, key=lambda item: (order[item.state], item.objective or 0.0, item.number))
 
 
-def _row(
-    story: StudyStory, result: TrialResult, parts: Sequence[str], names: Sequence[str]
-) -> list[object]:  # fmt: skip
-    values: list[Choice] = [result.params[name] for name in names]
+def _row(story: StudyStory, result: TrialResult, parts: Sequence[str]) -> list[object]:
     return [
         str(result.number),
         story.role(result),
@@ -204,7 +210,6 @@ def _row(
         result.step,
         story.steps(result),
         *(result.metrics.get(part) for part in parts),
-        *(_short(value) for value in values),
         result.reason,
     ]
 
@@ -215,7 +220,7 @@ def _words(name: str) -> str:
 
 
 def _short(value: Choice) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else yaml_text(value)
+    return f"{value:.4g}" if isinstance(value, float) else yaml_text(value)
 
 
 def _number(value: float | None) -> str:

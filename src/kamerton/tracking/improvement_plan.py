@@ -19,6 +19,10 @@ from kamerton.tracking.metrics_file import Record, json_safe
 STEM: Final = "improvement_plan"
 PENDING: Final = "not judged yet"
 HEADERS: Final = ("step", "by", "cause", "action", "effect", "before", "after")  # of a row's cells
+# Reasons that quality control gives for undoing what made things worse, not just no better.
+_HARMFUL: Final = frozenset(
+    {"quality suffered", "quality is not finite", "the fault is worse", "its figure is gone"}
+)
 _ADVICE: Final = {
     "non_finite": "begin the next run with a learning rate of {rate} times this one's",
     "explosion": "begin the next run with a learning rate of {rate} times this one's",
@@ -101,7 +105,8 @@ def _begun(record: Record, number: int) -> PlanRow | None:
     if record.name == "recovery":
         return PlanRow(number, step, "recovery", str(given["cause"]), str(given["action"]))
     if record.name == "intervention":
-        action = f"{given.get('parameter')} x {given.get('factor')}"
+        factor = _number(given, "factor")
+        action = f"{given.get('parameter')} x {'?' if factor is None else f'{factor:.3g}'}"
         return PlanRow(number, step, "quality_controller", str(given.get("issue")), action)
     return None
 
@@ -113,13 +118,28 @@ def _judge(rows: list[PlanRow], record: Record) -> None:
     if not open_rows:
         return
     given = record.fields
+    # Quality control judges by the fault's own figure, unless quality suffered.
+    by_fault = "outcome" in given and not str(given.get("reason")).startswith("quality")
+    before = ("measured_before",) if by_fault else ("quality_before", "before")
+    after = ("measured",) if by_fault else ("quality_after", "after")
     values = asdict(rows[open_rows[-1]]) | {
-        "verdict": str(given.get("verdict", PENDING)),
-        "reverted": bool(given.get("reverted", False)),
-        "before": _number(given, "quality_before", "before"),
-        "after": _number(given, "quality_after", "after"),
+        "verdict": _verdict(given),
+        "reverted": bool(given.get("reverted", given.get("outcome") == "reverted")),
+        "before": _number(given, *before),
+        "after": _number(given, *after),
     }
     rows[open_rows[-1]] = PlanRow(**values)
+
+
+def _verdict(given: dict[str, Any]) -> str:
+    """In one set of words: quality control says whether a change was kept, and why."""
+    match given.get("outcome"):
+        case "kept":
+            return "helped"
+        case "reverted":
+            return "harmed" if given.get("reason") in _HARMFUL else "no_effect"
+        case _:
+            return str(given.get("verdict", PENDING))
 
 
 def _number(given: dict[str, Any], *names: str) -> float | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 
 from kamerton.tracking import names
@@ -14,6 +13,7 @@ from kamerton.training.evaluation import Example, evaluate, read_example
 from kamerton.training.hooks import Hooks, record, steered
 from kamerton.training.illustration import illustrate_when_due
 from kamerton.training.job import Job, controls_of, to_be_saved
+from kamerton.training.recovery_effect import mean_loss
 from kamerton.training.state import TrainState
 from kamerton.training.step import Trainee
 
@@ -50,7 +50,7 @@ def _eval_facts(
         epochs=job.total_steps / job.data.steps_per_epoch, phase=state.phase.index,
         values=values, quality=quality, best_step=state.best_step,
         best_quality=state.best_quality, learning_rate=controls_of(made, job).learning_rate,
-        train_loss=made.loss_sum / made.loss_steps if made.loss_steps else math.nan,
+        train_loss=mean_loss(made),
         adjustments=dict(state.adjustments),
         batch_size=state.epoch_scale * job.train.batch_size, recoveries=state.recovery.count,
     )  # fmt: skip

@@ -130,7 +130,7 @@ def _conclude(
         state = _judge_recovery(job, assess(job, trainee, state, hooks), made)
     else:
         illustrate(job, state.step, None)
-    untroubled, state = state, _recover(job, state, evaluated=evaluated)
+    untroubled, state = state, _recover(job, state, made, evaluated=evaluated)
     _log_changes(job, made, state)
 
     stopping = job.world.any(stop.requested) and state.step < job.total_steps
@@ -253,7 +253,7 @@ def _log_step(job: Job, facts: LoopFacts, speed: Speedometer) -> None:
 
 def _judge_recovery(job: Job, state: TrainState, made: TrainState) -> TrainState:
     """Say what came of the last intervention, and undo it where it did harm."""
-    loss = made.loss_sum / made.loss_steps if made.loss_steps else math.nan
+    loss = recovery_effect.mean_loss(made)
     effect = recovery_effect.judge(state, job.total_steps, job.train, train_loss=loss)
     if effect is None:
         return state
@@ -262,7 +262,7 @@ def _judge_recovery(job: Job, state: TrainState, made: TrainState) -> TrainState
     return effect.state
 
 
-def _recover(job: Job, state: TrainState, *, evaluated: bool) -> TrainState:
+def _recover(job: Job, state: TrainState, made: TrainState, *, evaluated: bool) -> TrainState:
     """Act on trouble, if there is some; the state is another one then, to be saved at once."""
     decision = recovery.decide(state, job.total_steps, job.train, evaluated=evaluated)
     if decision is not None:
@@ -275,8 +275,9 @@ def _recover(job: Job, state: TrainState, *, evaluated: bool) -> TrainState:
         before, state = state, outcome.state
         if decision.deed in recovery.JUDGED:
             state = recovery_effect.begun(
-                before, state, decision.cause, outcome.action, counts=decision.counts
-            )
+                before, state, decision.cause, outcome.action, counts=decision.counts,
+                train_loss=recovery_effect.mean_loss(made),
+            )  # fmt: skip
         if job.world.main:
             record = {"cause": decision.cause, "action": outcome.action, "values": outcome.values}
             job.tracker.log_event("recovery", step=state.step, **record)

@@ -36,18 +36,31 @@ class Effect:
     fields: dict[str, Any]
 
 
+def mean_loss(state: TrainState) -> float:
+    """Of the steps since the last evaluation; NaN where there were none."""
+    return state.loss_sum / state.loss_steps if state.loss_steps else math.nan
+
+
 def begun(
-    before: TrainState, after: TrainState, cause: str, action: str, *, counts: bool
-) -> TrainState:
+    before: TrainState, after: TrainState, cause: str, action: str, *, counts: bool,
+    train_loss: float,
+) -> TrainState:  # fmt: skip
     """Remember how things stood, so that the intervention between the two can be judged.
 
     The second act of one intervention, which does not count, is judged by how things stood before
     the first.
+
+    Args:
+        before: The run before it.
+        after: The run after it.
+        cause: The trouble.
+        action: What was done.
+        counts: Whether it is an intervention of its own.
+        train_loss: Mean over the steps that led into the trouble.
     """
     trial = TrialState(
         step=after.step, cause=cause, action=action,
-        quality=before.quality if before.evaluated_step else math.nan,
-        loss=before.loss_sum / before.loss_steps if before.loss_steps else math.nan,
+        quality=before.quality if before.evaluated_step else math.nan, loss=train_loss,
         learning_rate_factor=before.recovery.learning_rate_factor,
         clip_factor=before.recovery.clip_factor,
     )  # fmt: skip

@@ -128,7 +128,13 @@ def add_plan(page: Page, records: Sequence[Record]) -> None:
     plan = improvement_plan(records)
     if not plan.rows:
         return
-    page.section("Improvement plan", " ".join(f"{advice}." for advice in plan.advice))
+    page.section(
+        "Improvement plan",
+        "What was done in the middle of the run about trouble, and whether it helped; what did "
+        "harm was undone.",
+    )
+    if plan.advice:
+        page.text(f"For the next run: {'; '.join(plan.advice)}.")
     page.table(
         HEADERS,
         [row.cells for row in plan.rows],

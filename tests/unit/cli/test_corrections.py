@@ -8,7 +8,7 @@ from dataclasses import fields
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kamerton.cli.main import exit_code
@@ -137,6 +137,7 @@ def some_clip(name, start, length):
     return Clip(**{field.name: None for field in fields(Clip)} | known)
 
 
+@example(text=" '=a", start=0, length=4800)
 @given(
     st.text("ab'=+-@,;\"\t é", min_size=1).filter(lambda text: any(c.isalnum() for c in text)),
     st.integers(0, 10**9),

@@ -238,6 +238,48 @@ def test_the_end_is_in_time_whatever_hangs(caplog: pytest.LogCaptureFixture) -> 
     assert manager.counts().waiting <= 1  # the one that hung
 
 
+def test_a_channel_that_hangs_keeps_nothing_from_the_others_nor_from_the_end() -> None:
+    hanging, others = Fake(), [Fake(), Fake()]
+    hanging.open.clear()
+    manager = AlertManager([hanging, *others, Fake()], policy(flush_seconds=0.5))
+    manager.emit("nan", "while it hangs")
+    until = time.monotonic() + SOON
+    while not all(texts(channel) for channel in others) and time.monotonic() < until:
+        time.sleep(0.005)
+    assert [texts(channel) for channel in others] == 2 * [["while it hangs"]]
+    manager.emit("failed", "the end")
+    began = time.monotonic()
+    manager.close()
+    assert time.monotonic() - began < 1.5
+    assert [texts(channel) for channel in others] == 2 * [["while it hangs", "the end"]]
+    hanging.open.set()
+
+
+def test_several_channels_that_hang_end_together_in_the_time_of_one() -> None:
+    channels = [Fake() for _ in range(4)]
+    for channel in channels:
+        channel.open.clear()
+    manager = AlertManager(channels, policy(flush_seconds=0.4))
+    manager.emit("failed", "the end")
+    began = time.monotonic()
+    manager.close()
+    assert time.monotonic() - began < 1.2
+    assert manager.counts().dropped == 4
+    for channel in channels:
+        channel.open.set()
+
+
+def test_digests_reach_every_channel_once() -> None:
+    channels = [Fake(), Fake(), Fake()]
+    with AlertManager(channels, policy(dedupe_seconds=0.2)) as manager:
+        for _ in range(5):
+            manager.emit("nan", "equal")
+        until = time.monotonic() + SOON
+        while any(len(texts(one)) < 2 for one in channels) and time.monotonic() < until:
+            time.sleep(0.01)
+    assert [texts(one) for one in channels] == 3 * [["equal", "4 more like it: equal"]]
+
+
 def test_the_end_does_not_wait_for_what_can_not_come_in_time() -> None:
     channel = Fake(lambda *_: DeliveryError("HTTP 429", retry_after=60.0))
     manager = AlertManager([channel], policy(flush_seconds=5.0))

@@ -44,7 +44,7 @@ def test_everything_is_attached_that_the_parameters_ask_for(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("train", "drops"),
     [
-        ({}, (400, 600)),
+        ({}, ()),
         ({"phases": {"count": 0}}, ()),
         ({"phases": {"count": 0}, "changes": [{"from_share": 0.5, "learning_rate": 0.5}]}, (350,)),
         ({"phases": {"count": 0}, "changes": [{"from_share": 0.5, "dropout": 0.5}]}, ()),

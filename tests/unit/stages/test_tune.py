@@ -71,6 +71,8 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         study, "trainer_command", lambda _dataset, _analysis: [sys.executable, str(FAKE_TRAINER)]
     )
+    # Pictures take most of a second each time, and other tests look at them.
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *_, **__: None)
 
 
 def start(folder: Path, params: Params) -> subprocess.Popen[str]:
@@ -115,8 +117,8 @@ def test_a_study_writes_what_training_and_people_need(project: Path) -> None:
     assert report.metrics()["best_objective"] == min(scores)
     assert report.metrics()["trials_complete"] == len(scores)
     page = (project / "tuning.html").read_text()
-    assert page.count("<img") == 2
-    assert "train.learning_rate" in page
+    assert page.count("<img") == 4  # the course, the trials' curves, attention, the values
+    assert "<td>baseline</td>" in page
     assert tuple(name for name, _ in report.summary()[:3]) == (
         "trials",
         "best trial",
@@ -281,7 +283,9 @@ def test_the_next_study_begins_where_this_one_ended(project: Path) -> None:
     write_json(project / "dataset" / "dataset.json", card | {"content_sha256": "d" * 64})
     second = run(project, params(2), force=True)
     assert dict(second.results[1].params) == best
+    assert "<td>from history</td>" in (project / "tuning.html").read_text()
     cold = run(project, params(2, history=False), force=True)
+    assert "<td>from history</td>" not in (project / "tuning.html").read_text()
     assert dict(cold.results[1].params) != best
 
 

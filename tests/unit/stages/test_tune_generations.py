@@ -32,6 +32,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(
         study, "trainer_command", lambda _dataset, _analysis: [sys.executable, str(FAKE)]
     )
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *_, **__: None)  # it is slow
     monkeypatch.setattr(ParamScheduler, "propose", lambda *_: [{"learning_rate": 2.0}])
     return tmp_path
 
@@ -60,6 +61,9 @@ def test_accepted_changes_reach_the_best_parameters(
     trained = Params().with_overrides(best).train
     assert trained.changes == report.generations.best_changes
     assert ("generations", report.generations.verdict) in report.summary()
+    page = (project / "tuning.html").read_text()
+    assert "<h2>Generations" in page
+    assert "<td>g1c1</td><td>learning rate × 2</td>" in page
 
     # All of it is kept: no trainer is started again.
     monkeypatch.setattr(study, "trainer_command", lambda *_: ["/nowhere/trainer"])

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -74,3 +75,25 @@ def test_rows_are_the_interventions_whatever_happens_between(records: list[Recor
     judged = sum(row.verdict != PENDING for row in plan.rows)
     assert judged <= len(records) - len(made)
     assert len(as_csv(plan).splitlines()) == len(plan.rows) + 1
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason", "verdict", "reverted", "figures"),
+    [
+        ("kept", "the fault is less", "helped", False, (0.5, 0.25)),
+        ("reverted", "the fault is no less", "no_effect", True, (0.5, 0.25)),
+        ("reverted", "the fault is worse", "harmed", True, (0.5, 0.25)),
+        ("reverted", "quality suffered", "harmed", True, (1.0, 2.0)),
+    ],
+)
+def test_what_quality_control_says_of_its_changes_is_understood(
+    outcome: str, reason: str, verdict: str, reverted: bool, figures: tuple[float, float]
+) -> None:
+    """In the words and fields of ``smart_tuner.quality_controller``."""
+    told = event("intervention_effect", 80, outcome=outcome, reason=reason, measured_before=0.5,
+                 measured=0.25, quality_before=1.0, quality_after=2.0)  # fmt: skip
+    (row,) = improvement_plan([TURNED, told]).rows
+    assert (row.verdict, row.reverted) == (verdict, reverted)
+    assert (row.before, row.after) == figures
+    assert row.action == "guided_attention_weight x 1.5"
+    assert row.cells[4] == verdict.replace("_", " ") + (", undone" if reverted else "")

@@ -19,7 +19,7 @@ BEFORE = TrainState(step=300, evaluated_step=300, quality=2.0, loss_sum=40.0, lo
 HALVED = dataclasses.replace(
     BEFORE, recovery=RecoveryState(count=1, last_step=300, learning_rate_factor=0.5,
                                    clip_factor=0.5))  # fmt: skip
-UNDER_TRIAL = begun(BEFORE, HALVED, "explosion", "halved", counts=True)
+UNDER_TRIAL = begun(BEFORE, HALVED, "explosion", "halved", counts=True, train_loss=4.0)
 
 
 def later(quality: float, step: int = 360, state: TrainState = UNDER_TRIAL) -> TrainState:
@@ -53,8 +53,7 @@ def test_it_waits_as_long_as_until_the_next_intervention_could_come() -> None:
 
 
 def test_a_loss_that_was_not_finite_and_is_helped() -> None:
-    broken = dataclasses.replace(BEFORE, loss_sum=math.inf)
-    state = begun(broken, HALVED, "non_finite", "halved", counts=True)
+    state = begun(BEFORE, HALVED, "non_finite", "halved", counts=True, train_loss=math.inf)
     effect = judge(later(2.0, state=state), TOTAL, TRAIN, train_loss=5.0)
     assert effect is not None
     assert effect.verdict == "helped"
@@ -62,13 +61,15 @@ def test_a_loss_that_was_not_finite_and_is_helped() -> None:
 
 def test_before_the_first_evaluation_only_the_loss_counts() -> None:
     young = dataclasses.replace(BEFORE, evaluated_step=0, quality=math.inf)
-    state = begun(young, HALVED, "explosion", "halved", counts=True)
+    state = begun(young, HALVED, "explosion", "halved", counts=True, train_loss=4.0)
     assert judge(later(9.0, state=state), TOTAL, TRAIN, train_loss=4.0).verdict == "no_effect"  # type: ignore[union-attr]
 
 
 def test_the_second_act_is_judged_by_how_things_stood_before_the_first() -> None:
     second = dataclasses.replace(later(5.0, 302), loss_sum=99.0, loss_steps=1)
-    trial = begun(second, second, "non_finite", "went back", counts=False).recovery.trial
+    trial = begun(
+        second, second, "non_finite", "went back", counts=False, train_loss=99.0
+    ).recovery.trial
     assert trial is not None
     assert (trial.quality, trial.loss, trial.learning_rate_factor) == (2.0, 4.0, 1.0)
     assert (trial.step, trial.action) == (302, "halved; went back")
@@ -84,7 +85,8 @@ def test_the_verdict_has_no_unit(quality: float, loss: float, unit: float) -> No
         return dataclasses.replace(state, quality=state.quality * unit,
                                    loss_sum=state.loss_sum * unit)  # fmt: skip
 
-    state = begun(scaled(BEFORE), scaled(HALVED), "explosion", "halved", counts=True)
+    state = begun(scaled(BEFORE), scaled(HALVED), "explosion", "halved", counts=True,
+                  train_loss=4.0 * unit)  # fmt: skip
     ours = judge(later(quality * unit, state=state), TOTAL, TRAIN, train_loss=loss * unit)
     theirs = judge(later(quality), TOTAL, TRAIN, train_loss=loss)
     assert ours is not None

@@ -41,6 +41,7 @@ class CorrectionRow:
 
 def escape_cell(value: str) -> str:
     """A text that no spreadsheet takes for a formula; `unescape_cell` undoes it."""
+    value = value.strip()  # as a reader will have it
     return f"'{value}" if value.startswith(("'", *_FORMULA)) else value
 
 

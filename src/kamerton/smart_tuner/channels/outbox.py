@@ -120,7 +120,7 @@ class Outbox:
             self._not_before = now + wait
             if self._tried < self._attempts:
                 return None
-            # A channel that does not work keeps the sender from others; it is asked more rarely.
+            # A channel that does not work is asked more rarely.
             self._pause = min(_MAX_PAUSE_SECONDS, max(2 * self._pause, 5 * self._backoff))
             self._not_before = max(self._not_before, now + self._pause)
         instead = self.parts[0].instead if self.parts else None
