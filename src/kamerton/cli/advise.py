@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from kamerton.cli.help_text import flowing
 from kamerton.cli.output import print_json, print_pairs
 from kamerton.cli.stage_commands import Overrides, ParamsFile
 from kamerton.config.loading import load_params
@@ -16,12 +17,14 @@ from kamerton.core.errors import InputCorruptError
 from kamerton.core.files import read_json
 from kamerton.core.progress import shown_progress
 from kamerton.data.epoch_rule import Recommendation
+from kamerton.smart_tuner.channels.message import one_line
 from kamerton.smart_tuner.epoch_advisor import EpochAdvice, EpochAdvisor
 from kamerton.smart_tuner.history import Descriptors
 
 _AGAIN = "make it again: `kamerton analyze --force`"
 
 
+@flowing
 def advise(
     source: Annotated[
         Path, typer.Argument(help="analysis.json, or a dataset folder, which is then measured.")
@@ -47,10 +50,14 @@ def advise(
     else:
         analysis = read_json(source, produced_by="analyze")
     now = _advice_now(source, analysis, history)
+    try:
+        told, lines = _as_dict(analysis, now), _lines(analysis, now)
+    except (KeyError, TypeError, ValueError) as error:
+        raise _incomplete(source, error) from error
     if as_json:
-        print_json(_as_dict(analysis, now))
+        print_json(told)
     else:
-        print_pairs(_lines(analysis, now))
+        print_pairs((name, one_line(text)) for name, text in lines)
 
 
 def _measured(dataset: Path, params: Params, *, quiet: bool) -> dict[str, Any]:
@@ -84,11 +91,17 @@ def _advice_now(source: Path, analysis: Mapping[str, Any], history: Path | None)
         descriptors = Descriptors(**analysis["descriptors"])
         sha256 = str(analysis["dataset_sha256"])
     except (KeyError, TypeError, ValueError) as error:
-        problem = f"does not say how its recommendation came about ({error!r})"
-        raise InputCorruptError(source, problem=problem, hint=_AGAIN) from error
+        raise _incomplete(source, error) from error
     if history is not None:
         params = params.model_copy(update={"history": str(history)})
     return EpochAdvisor.of(params).advise(rule, descriptors, sha256)
+
+
+def _incomplete(source: Path, error: Exception) -> InputCorruptError:
+    """An analysis of an earlier version, say, in words."""
+    lacks = f"it has no '{error.args[0]}'" if isinstance(error, KeyError) else "it has other values"
+    problem = f"does not say how its recommendation came about: {lacks}"
+    return InputCorruptError(source, problem=problem, hint=_AGAIN)
 
 
 def _as_dict(analysis: Mapping[str, Any], now: EpochAdvice) -> dict[str, Any]:

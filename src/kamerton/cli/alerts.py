@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from kamerton.cli.help_text import flowing
 from kamerton.cli.output import narrate, print_json, print_pairs
 from kamerton.cli.stage_commands import Overrides, ParamsFile
 from kamerton.config.loading import load_params
@@ -25,6 +26,7 @@ def _group() -> None:
 
 
 @alerts_app.command("test", epilog=_EPILOG)
+@flowing
 def try_alerts(
     params: ParamsFile = None,
     overrides: Overrides = None,
@@ -38,7 +40,7 @@ def try_alerts(
     Tokens and addresses are read from the environment variables that the parameters name. Ends
     with 0 if all took it, 1 if one did not, and 3 if something is missing or nothing is enabled.
     """
-    from kamerton.smart_tuner.channels.message import Message
+    from kamerton.smart_tuner.channels.message import Message, one_line
     from kamerton.smart_tuner.channels.opening import open_channels
     from kamerton.smart_tuner.channels.trial import try_channels
 
@@ -58,7 +60,8 @@ def try_alerts(
         narrate("nothing was sent")
     else:
         print_pairs(
-            (each.channel, "sent" if each.sent else f"failed: {each.reason}") for each in outcomes
+            (each.channel, "sent" if each.sent else one_line(f"failed: {each.reason}"))
+            for each in outcomes
         )
     failed = [outcome.channel for outcome in outcomes if not outcome.sent]
     if failed and not dry_run:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from kamerton.cli.help_text import flowing
 from kamerton.cli.output import narrate, print_json, print_pairs
 from kamerton.cli.stage_commands import (
     Overrides,
@@ -19,7 +20,7 @@ from kamerton.config.schema import Params
 from kamerton.core.errors import UsageError
 from kamerton.core.ranks import Ranks
 from kamerton.stages import StageReport
-from kamerton.stages.auto import STAGES_OF, AutoPaths, ByHand, Mode, auto
+from kamerton.stages.auto import STAGES_OF, AutoPaths, ByHand, Mode, auto, checked
 from kamerton.stages.spec import STAGES
 
 _PLACES = "Reads and writes"
@@ -43,6 +44,7 @@ def add_auto_command(app: typer.Typer) -> None:
     )(auto_command)
 
 
+@flowing
 def auto_command(
     mode: Annotated[
         Mode,
@@ -121,6 +123,7 @@ def auto_command(
     )  # fmt: skip
     by_hand = ByHand(trials, epochs, batch_size)
     if dry_run:
+        checked(mode, places, loaded, by_hand)
         names = AutoPaths.__dataclass_fields__
         told = {name: str(getattr(places, name)) for name in names}
         print_json({"stages": STAGES_OF[mode], "paths": told, "by_hand": by_hand.names()})

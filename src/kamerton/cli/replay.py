@@ -8,7 +8,10 @@ import typer
 from kamerton.cli.output import print_json, print_pairs
 from kamerton.core.errors import UsageError
 from kamerton.core.files import write_bytes
+from kamerton.smart_tuner.channels.message import one_line
 from kamerton.tracking.metrics_file import json_safe
+
+_TABLES = frozenset({".csv", ".tsv", ".txt"})
 
 
 def replay_command(
@@ -35,7 +38,8 @@ def replay_command(
     params_file: Annotated[
         Path | None,
         typer.Option(
-            "--params", help="A params.yaml with train.early_stopping.", show_default="defaults"
+            "--params", help="A params.yaml with train.early_stopping.",
+            show_default="the run's own, or the defaults"
         ),
     ] = None,
     figure: Annotated[
@@ -48,6 +52,11 @@ def replay_command(
     from kamerton.smart_tuner.recorded_curve import read_curve
     from kamerton.smart_tuner.replay_report import draw_replay, replay_curve, replay_facts
 
+    if metric is not None and file.suffix.lower() in _TABLES:
+        raise UsageError(
+            f"--metric has no use with {file}: a table has one series, its second column.",
+            hint="leave it out",
+        )
     params = None if params_file is None else load_params(params_file).train.early_stopping
     curve = read_curve(file, metric=metric)
     if planned is not None and planned < curve.steps[-1]:
@@ -83,9 +92,9 @@ def _show(facts: dict[str, Any]) -> None:
     ]
     if facts["regret"] is not None:
         pairs.append(("lost by it", f"{facts['regret']:.2%} of the range of the curve"))
-    print_pairs(pairs)
+    print_pairs((name, one_line(text)) for name, text in pairs)
     print(f"\nwhat the voters said at step {facts['decided_step']}")
     print(f"  {'voter':<18}{'score':>7}{'confidence':>12}  reason")
     for vote in facts["votes"]:
         print(f"  {vote['voter']:<18}{vote['score']:>+7.2f}{vote['confidence']:>12.2f}"
-              f"  {vote['reason']}")  # fmt: skip
+              f"  {one_line(vote['reason'])}")  # fmt: skip

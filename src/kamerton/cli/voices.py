@@ -6,13 +6,15 @@ from typing import Annotated
 
 import typer
 
-from kamerton.cli.output import print_json
+from kamerton.cli.help_text import flowing
+from kamerton.cli.output import narrate, print_json
 from kamerton.core.errors import UsageError
 from kamerton.smart_tuner.registry import REGISTRY_FOLDER, ModelRegistry, Stage
 
 _HASH_CHARS = 12
 
 
+@flowing
 def voices(
     identifier: Annotated[
         str | None, typer.Argument(help="Beginning of a voice's hash, to give it a stage.")
@@ -39,6 +41,8 @@ def voices(
     if as_json:
         print_json([asdict(entry) for entry in entries])
         return
+    if not entries:
+        narrate(f"{runs} lists no voice yet: a training that is finished adds one")
     for entry in entries:
         version = f"  MLflow version {entry.mlflow_version}" if entry.mlflow_version else ""
         print(

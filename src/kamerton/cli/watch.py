@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from kamerton.cli.help_text import flowing
 from kamerton.cli.output import narrate, print_json
 from kamerton.core.errors import UsageError
 from kamerton.core.stop import StopRequest
@@ -38,6 +39,7 @@ class Source(StrEnum):
     MLFLOW = "mlflow"
 
 
+@flowing
 def watch(
     identifier: Annotated[
         str, typer.Argument(help="Part of the id of runs or a study, 'last', or 'all'.")

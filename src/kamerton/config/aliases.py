@@ -117,9 +117,7 @@ DIMENSIONS: dict[str, str] = {
     "grad_clip_thresh": "train.grad_clip_thresh",
     "mel_fmax": "audio.mel_fmax_hz",
 }
-_PHASE_PATIENCE = (
-    "patience is a share of the plan, by stage: train.early_stopping.stages"
-)
+_PHASE_PATIENCE = "patience is a share of the plan, by stage: train.early_stopping.stages"
 _ACTIONS = "each kind of trouble has one action: see train.recovery in docs/reference/params.md"
 # Keys (or whole branches) without effect, and why.
 IGNORED: dict[str, str] = {

@@ -100,7 +100,10 @@ def _explain(error: Any, sources: Sequence[YamlSource]) -> str:
         return f"{place}: {_unknown(path)}"
     message = error["msg"].removeprefix("Value error, ")
     dotted = ".".join(map(str, path))
-    given = "" if isinstance(error["input"], dict | BaseModel) else f" (given: {error['input']!r})"
+    found = error["input"]
+    # A mapping is too long to repeat, and a URL may hold a password.
+    hidden = isinstance(found, dict | BaseModel) or (isinstance(found, str) and "://" in found)
+    given = "" if hidden else f" (given: {found!r})"
     return f"{place}: {dotted}: {message}{given}" if dotted else f"{place}: {message}"
 
 

@@ -48,6 +48,10 @@ class ForecastParams(Section):
     stop_probability: Share = Field(
         0.3, description="probability of such an improvement up to which it may stop a run"
     )
+    noisy_wait: Share = Field(
+        0.07,
+        description="share of the plan without anything better, and later, to stop a noisy curve",
+    )
     max_misfit: Share = Field(
         0.03, description="lasting deviation from its curve, of the range, from which it is silent"
     )
@@ -100,7 +104,7 @@ class EarlyStoppingParams(Section):
 
     enabled: bool = Field(True, description="false: a run ends with its budget")
     patience_share: float = Field(
-        0.33, gt=0.0, le=1.0, description="share of the plan without a better evaluation to bear"
+        0.3, gt=0.0, le=1.0, description="share of the plan without a better evaluation to bear"
     )
     patience_evaluations: int = Field(
         24,
@@ -118,7 +122,7 @@ class EarlyStoppingParams(Section):
         (
             PatienceStage(name="warmup", share=0.1, multiplier=1.5),
             PatienceStage(name="main", share=0.5, multiplier=1.0),
-            PatienceStage(name="fine_tune", share=0.4, multiplier=0.7),
+            PatienceStage(name="fine_tune", share=0.4, multiplier=1.0),
         ),
         min_length=1,
         description="what each stretch of the plan makes of the patience; shares count relatively",
@@ -151,6 +155,9 @@ class EarlyStoppingParams(Section):
     )
     collapse_share: Share = Field(
         0.1, description="rise over the best, of the range so far, that makes a collapse final"
+    )
+    collapse_wait: Share = Field(
+        0.2, description="share of the plan for which attention stays lost in a collapse"
     )
     rules: StopRulesParams = Field(
         default_factory=StopRulesParams, description="which rules are in force"

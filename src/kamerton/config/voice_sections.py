@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from kamerton.config.addresses import require_no_credentials
 from kamerton.config.search_space import Dimension, default_search_space
 from kamerton.config.section import Section, Share
 from kamerton.config.tuner_sections import AlertParams, GenerationParams
@@ -23,8 +24,8 @@ class TuneParams(Section):
     )
     pruner: Literal["auto", "successive_halving", "hyperband", "median", "none"] = Field(
         "auto",
-        description="how hopeless trials are ended early; auto: successive_halving, but none with "
-        "sampler: auto, which learns most from whole trials",
+        description="how hopeless trials are ended early; auto: none up to 30 trials and with the gp "
+        "sampler, which learn most from whole trials, else successive_halving",
     )
     startup_trials: int | None = Field(
         None,
@@ -68,7 +69,7 @@ class TuneParams(Section):
     def _shareable(cls, address: str | None) -> str | None:
         if address is None or address.startswith("env:"):
             return address
-        scheme, separator, rest = address.partition("://")
+        scheme, separator, _ = address.partition("://")
         if not separator:
             raise ValueError("give a URL such as postgresql://host/database, or grpc://host:port")
         if scheme.startswith("sqlite"):
@@ -76,11 +77,7 @@ class TuneParams(Section):
                 "SQLite takes one writer at a time; leave it null for one machine, or use a "
                 "database server or grpc://host:port"
             )
-        if "@" in rest:
-            raise ValueError(
-                "a URL must not carry credentials; put it into an environment variable and give "
-                "env:NAME"
-            )
+        require_no_credentials(address, "put it into an environment variable and give env:NAME")
         return address
 
 
@@ -172,8 +169,6 @@ class TrackingParams(Section):
             raise ValueError(
                 "MLflow 3 refuses the file store; use sqlite:///mlflow.db or a server's URL"
             )
-        if uri is not None and "@" in uri:
-            raise ValueError(
-                "a URL must not carry credentials; set MLFLOW_TRACKING_USERNAME and _PASSWORD"
-            )
+        if uri is not None:
+            require_no_credentials(uri, "set MLFLOW_TRACKING_USERNAME and _PASSWORD")
         return uri

@@ -11,7 +11,8 @@ TRAINING = (
     "audio", "text", "data", "metrics", "model", "training", "stopping",
     "smart_tuner/early_stop.py", "smart_tuner/quality_controller.py",
     "smart_tuner/quality_issues.py", "smart_tuner/gradient_stability.py",
-    "smart_tuner/batch_size.py",
+    "smart_tuner/batch_size.py", "tracking/quality.py", "tracking/hooks.py", "stages/steering.py",
+    "config/changes.py", "config/phase_ends.py",
 )  # fmt: skip
 
 

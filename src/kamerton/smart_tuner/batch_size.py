@@ -89,10 +89,10 @@ class BatchSizeAdapter:
             self._losses.append(facts.loss)
             self._norms.append(facts.grad_norm)
 
-    def on_eval(self, facts: EvalFacts) -> Sequence[Action]:
+    def on_eval(self, facts: EvalFacts) -> Sequence[Action]:  # noqa: ARG002 - by its steps
         """Perhaps another size."""
-        if len(self._losses) < RECENT_STEPS or round(facts.batch_size) != self._asked:
-            return []
+        if len(self._losses) < RECENT_STEPS or round(self._seen) != self._asked:
+            return []  # where the epoch is just over, the losses are still of the old size
         steady, ratio, size = steadiness(self._losses), self._ratio(), self._asked
         figures = {STEADINESS: steady, GRADIENT_RATIO: ratio, SIZE: float(size)}
         told: list[Action] = [Measure(figures)]

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
+from kamerton.config.changes import factors_at
+from kamerton.config.phase_ends import boundaries
+from kamerton.config.schema import TrainParams
 from kamerton.config.stopping_section import EarlyStoppingParams
-from kamerton.config.train_section import RecoveryParams
+from kamerton.config.train_section import PhaseParams, RecoveryParams
 from kamerton.stopping import StopController
 from kamerton.stopping.types import Controller, Decision, Observation
 from kamerton.tracking import names
@@ -21,6 +24,24 @@ from kamerton.tracking.hooks import Action, Alert, EvalFacts, Measure, Note, Ste
 
 DROP: Final = 0.5  # a fall of the learning rate to so much is one that curves answer with a fall
 MENDABLE: Final = frozenset({"divergence", "collapse", "not_finite"})
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What recovery did before an evaluation.
+
+    Attributes:
+        count: Interventions.
+        step: When the last was made; 0 for none.
+        attention_reset_step: When one made attention anew; 0 for never.
+    """
+
+    count: int = 0
+    step: int = 0
+    attention_reset_step: int = 0
+
+
+NOTHING: Final = Recovered()
 
 
 class EarlyStopController:
@@ -42,7 +63,8 @@ class EarlyStopController:
         Args:
             controller: Makes the decision; fed in optimiser steps.
             max_recoveries: Interventions that the run's recovery may make; 0 for none.
-            mending_steps: How long one is waited for, from when the run should have ended.
+            mending_steps: How long one is waited for, from when the run should have ended, and how
+                long one has to show what it brings.
             steps_per_epoch: For texts; 0 where epochs mean nothing.
             report_evaluations: Evaluations between two reports in words; 0 for none.
         """
@@ -50,6 +72,7 @@ class EarlyStopController:
         self._max_recoveries = max_recoveries
         self._mending_steps = mending_steps
         self._held: tuple[int, int] | None = None  # step and recoveries when it was first held
+        self._known = Recovered()
         self._steps_per_epoch = steps_per_epoch
         self._report_evaluations = report_evaluations
         self._evaluations = 0
@@ -61,7 +84,7 @@ class EarlyStopController:
         params: EarlyStoppingParams,
         total_steps: int,
         *,
-        interval: int,
+        interval: float,
         drops: Sequence[int] = (),
         recovery: RecoveryParams | None = None,
         steps_per_epoch: float = 0.0,
@@ -73,7 +96,7 @@ class EarlyStopController:
             params: ``train.early_stopping``.
             total_steps: The budget.
             interval: Steps between evaluations.
-            drops: Steps at which the learning rate will fall; see `scheduled_drops`.
+            drops: Steps at which the learning rate will fall; see `known_drops`.
             recovery: ``train.recovery``; None where there is none.
             steps_per_epoch: See the constructor.
             report_evaluations: See the constructor.
@@ -92,14 +115,8 @@ class EarlyStopController:
 
     def on_eval(self, facts: EvalFacts) -> Sequence[Action]:
         """What the voters say, and Stop where the run should end here."""
-        before = self._controller.state()
-        decision = self._controller.observe(observation_of(facts))
-        self._evaluations += 1
-        if self._may_be_mended(decision, facts):
-            # As if it had not seen this: what said stop here is asked again at the next evaluation.
-            self._controller.restore(before)
-            why = f"held for a recovery: {decision.reason}"
-            decision = replace(decision, stop=False, guarded=True, reason=why)
+        recovered = Recovered(facts.recoveries, facts.recovery_step, facts.attention_reset_step)
+        decision = self.decide(observation_of(facts), recovered)
         fields = decision_fields(decision) | {"planned_steps": facts.total}
         actions: list[Action] = [Note("decision", fields), Measure(decision_figures(decision))]
         if self._report_evaluations and self._evaluations % self._report_evaluations == 0:
@@ -109,15 +126,40 @@ class EarlyStopController:
             actions += _stop(decision, facts)
         return actions
 
-    def _may_be_mended(self, decision: Decision, facts: EvalFacts) -> bool:
+    def decide(self, observation: Observation, recovered: Recovered = NOTHING) -> Decision:
+        """The decision at an evaluation; not to stop where what is wrong may still be mended.
+
+        Args:
+            observation: The evaluation.
+            recovered: What recovery did before it.
+        """
+        if recovered.step != self._known.step:
+            anew = recovered.attention_reset_step != self._known.attention_reset_step
+            self._controller.intervened(recovered.step, attention_anew=anew)
+            self._known = recovered
+        before = self._controller.state()
+        decision = self._controller.observe(observation)
+        self._evaluations += 1
+        if not self._may_be_mended(decision, recovered):
+            return decision
+        # As if it had not seen this: what said stop here is asked again at the next evaluation.
+        self._controller.restore(before)
+        why = f"held for a recovery: {decision.reason}"
+        return replace(decision, stop=False, guarded=True, reason=why)
+
+    def _may_be_mended(self, decision: Decision, recovered: Recovered) -> bool:
         if not decision.stop or self._stopped or decision.cause not in MENDABLE:
             # One evaluation without trouble is no end of it: only a recovery begins a new time.
             return False
-        if facts.recoveries >= self._max_recoveries:
+        step = int(decision.step)
+        recoveries = recovered.count
+        if recoveries and step - recovered.step < self._mending_steps:
+            return True  # the last one, too, is given time to show what it brings
+        if recoveries >= self._max_recoveries:
             return False
-        if self._held is None or self._held[1] < facts.recoveries:
-            self._held = facts.step, facts.recoveries
-        return facts.step - self._held[0] < self._mending_steps
+        if self._held is None or self._held[1] < recoveries:
+            self._held = step, recoveries
+        return step - self._held[0] < self._mending_steps
 
     def _report(self, decision: Decision, facts: EvalFacts) -> list[Action]:
         text = progress_text(
@@ -139,6 +181,7 @@ class EarlyStopController:
             "evaluations": self._evaluations,
             "stopped": self._stopped,
             "held": None if self._held is None else list(self._held),
+            "recovered": asdict(self._known),
         }
 
     def restore(self, memory: Mapping[str, Any]) -> None:
@@ -148,6 +191,7 @@ class EarlyStopController:
         self._stopped = bool(memory.get("stopped", False))
         held = memory.get("held")
         self._held = None if held is None else (int(held[0]), int(held[1]))
+        self._known = Recovered(**memory.get("recovered", {}))
 
 
 def _stop(decision: Decision, facts: EvalFacts) -> list[Action]:
@@ -236,18 +280,33 @@ def progress_text(decision: Decision, *, total_steps: int, steps_per_epoch: floa
     return "; ".join(said)
 
 
-def scheduled_drops(
-    ends: Sequence[float], factors: Sequence[float], total_steps: int
-) -> tuple[int, ...]:
-    """Steps at which the learning rate will fall by more than the decay that all runs have.
+def known_drops(train: TrainParams, total_steps: int) -> tuple[int, ...]:
+    """Steps at which the learning rate will fall by much more than the decay that all runs have.
+
+    Phases and ``train.changes`` let it. A phase with a goal ends when that is met, which no one can
+    foretell, so its fall is none of them.
 
     Args:
-        ends: Where each phase ends, as shares of the budget; the last is 1.
-        factors: What each phase makes of the learning rate.
+        train: Resolved parameters.
         total_steps: The budget.
     """
-    return tuple(
-        round(end * total_steps)
-        for end, before, after in zip(ends, factors, factors[1:], strict=False)
-        if after <= DROP * before
-    )
+    shares = sorted({change.from_share for change in train.changes})
+    rates = [factors_at(share, train.changes).get("learning_rate", 1.0) for share in shares]
+    by_changes = _falls(shares, [1.0, *rates])
+    found = {*_falls_by_phases(train.phases), *by_changes}
+    return tuple(sorted({round(share * total_steps) for share in found}))
+
+
+def _falls_by_phases(params: PhaseParams) -> list[float]:
+    if not params.count:
+        return []
+    with_goal = len(params.attention_goals)
+    ends = boundaries(params)
+    factors = params.learning_rate_factors[: len(ends)]
+    return _falls(ends[with_goal:-1], factors[with_goal:])
+
+
+def _falls(shares: Sequence[float], factors: Sequence[float]) -> list[float]:
+    """Where a factor falls to ``DROP`` or less; ``factors`` has one more, that before the first."""
+    steps = zip(shares, factors[:-1], factors[1:], strict=True)
+    return [share for share, before, after in steps if after <= DROP * before]

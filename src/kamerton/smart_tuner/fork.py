@@ -13,10 +13,12 @@ from kamerton.core.files import (
     temporary_folder,
     write_json,
 )
+from kamerton.tracking.metrics_file import read_records
 from kamerton.tracking.run_directory import RunDirectory
 
 _RECORD: Final = ("params.yaml", "environment.json", "command.txt", "origin.json")
 _STEP: Final = "step_{:08d}.pt"
+_BEST: Final = ("best.pt", "best_before.pt")
 
 
 def checkpoint_at(run: RunDirectory, step: int) -> Path:
@@ -39,11 +41,23 @@ def require_checkpoint(run: RunDirectory, step: int) -> Path:
     return path
 
 
+def _best_steps(run: RunDirectory) -> tuple[int, int]:
+    """Steps of ``best.pt`` and of the one before it, as the run recorded them.
+
+    0 where it recorded none: then they are its parent's, of before that was cut.
+    """
+    records = read_records(run.metrics_file)
+    made = [record.step or 0 for record in records if record.name == "best"]
+    last, before = ([0, 0, *made])[:-3:-1]
+    return last, before
+
+
 def fork(source: RunDirectory, runs: Path, step: int) -> RunDirectory:
     """Make a run below ``runs`` that stands where ``source`` stood after ``step`` steps.
 
     Its metrics.jsonl begins empty: it records its own steps only, by their global numbers.
-    Checkpoints are further names of the same files, which nobody writes into.
+    Checkpoints are further names of the same files, which nobody writes into. A best one that was
+    made after the cut is left behind.
 
     Args:
         source: A run that has a checkpoint of that step.
@@ -66,8 +80,8 @@ def fork(source: RunDirectory, runs: Path, step: int) -> RunDirectory:
     for known in source.checkpoints.glob("step_*.pt"):
         if known.name <= state.name:
             link_file(known, folder / known.name)
-    for name in ("best.pt", "best_before.pt"):
-        if (source.checkpoints / name).is_file():
+    for name, made in zip(_BEST, _best_steps(source), strict=True):
+        if made <= step and (source.checkpoints / name).is_file():
             link_file(source.checkpoints / name, folder / name)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     status = read_json(source.path / "status.json", produced_by="train")

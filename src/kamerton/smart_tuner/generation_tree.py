@@ -120,6 +120,7 @@ class GenerationTree:
         objective: Of the run with these changes, to its end; None until it is made.
         kept: Whether the changes go into the best parameters.
         verdict: Why, in a sentence; "" until the loop is over.
+        failed: Whether it ended because a trainer did, so that another attempt may help.
     """
 
     key: str
@@ -131,11 +132,17 @@ class GenerationTree:
     objective: float | None = None
     kept: bool = False
     verdict: str = ""
+    failed: bool = False
 
     @property
     def complete(self) -> bool:
         """Whether nothing is left to do."""
         return bool(self.verdict)
+
+    @property
+    def sigma(self) -> float:
+        """The largest deviation of a difference that the generations found."""
+        return max((item.sigma or 0.0 for item in self.generations), default=0.0)
 
     @property
     def best_changes(self) -> tuple[ChangeParams, ...]:

@@ -7,7 +7,7 @@ scored after the same cool-down, made on a copy. A delta that beats the control 
 is accepted and becomes one more entry of ``train.changes``; else the control is gone on with.
 Frequent greedy restarts end worse than a plain schedule of equal budget (docs/decisions/0021), so
 generations are few and long, and what was accepted counts only if the whole run is then better
-than the trial it came from.
+than the trial it came from, by more than noise and over no more steps than that made.
 
 The tree is saved after every candidate. Proposals are a function of the seed and of the tree, so
 a loop that is killed at any instant goes on as if nothing had happened. Call, from the tune stage:
@@ -21,12 +21,13 @@ a loop that is killed at any instant goes on as if nothing had happened. Call, f
 
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
 from kamerton.config.schema import Params
 from kamerton.config.train_section import ChangeParams
+from kamerton.core.errors import ParamsError
 from kamerton.core.files import read_json, sha256_file, sha256_json
 from kamerton.core.progress import Progress, silent
 from kamerton.smart_tuner.fork import require_checkpoint
@@ -61,13 +62,14 @@ from kamerton.tracking.run_directory import RunDirectory, list_runs
 
 _TRUNK: Final = "trunk"
 _FINAL: Final = "final"
+_AGAIN: Final = "`kamerton tune --force` tries again"
 _log = logging.getLogger("kamerton.tune")
 
 
 def run_generations(
     folder: StudyFolder, params: Params, best: TrialResult, objective: Objective, *,
     command: Sequence[str], recorder: StudyRecorder, stop: Callable[[], bool],
-    on_progress: Progress = silent,
+    on_progress: Progress = silent, again: bool = False,
 ) -> GenerationTree:  # fmt: skip
     """Make the generations that the study still lacks.
 
@@ -80,22 +82,56 @@ def run_generations(
         recorder: Of the study, open.
         stop: Whether we were asked to stop.
         on_progress: Told of the steps made, of all this loop makes at most.
+        again: Begin anew what ended because a trainer failed.
 
     Raises:
         StoppedError: we were asked to stop; the same call goes on.
-        ParamsError: the generations do not fit into a trial.
-        PipelineError: the trainer cannot work here, or the unchanged run failed.
+        ParamsError: the generations do not fit into ``tune.trial_steps``.
+        PipelineError: the trainer cannot work here.
     """
-    loop = _WarmLoop(folder, params, best, objective, command, recorder, stop, on_progress)
+    total = _budget(folder, params, best.number)
+    try:
+        plan = GenerationPlan.of(params.tune.generations, total)
+    except ParamsError as error:
+        if total >= params.tune.trial_steps:
+            raise
+        # Nobody could know before the trials how long they would be.
+        return _left_out(folder, _key(folder, params, best), best, total, recorder, error)
+    if again and _failed(folder):
+        (folder.path / FILE).unlink()
+    loop = _WarmLoop(folder, params, best, objective, plan, command, recorder, stop, on_progress)
     return loop.run()
 
 
+def _left_out(
+    folder: StudyFolder, key: str, best: TrialResult, total: int, recorder: StudyRecorder,
+    error: ParamsError,
+) -> GenerationTree:  # fmt: skip
+    """No generations in trials that turned out to be shorter than they might have been."""
+    verdict = f"no generations: {error.message} {error.hint}."
+    tree = GenerationTree(key, best.number, best.objective or 0.0, total, verdict=verdict)
+    _log.warning("%s", verdict)
+    tree.save(folder.path / FILE)
+    recorder.generations_finished(tree)
+    return tree
+
+
+def _failed(folder: StudyFolder) -> bool:
+    tree = GenerationTree.load(folder.path / FILE)
+    return tree is not None and tree.failed
+
+
 def finished_generations(
-    folder: StudyFolder, params: Params, best: TrialResult
+    folder: StudyFolder, params: Params, best: TrialResult, *, again: bool = False
 ) -> GenerationTree | None:
-    """The tree of a loop that is over, for exactly this trial and these parameters; else None."""
+    """The tree of a loop that is over, for exactly this trial and these parameters; else None.
+
+    With ``again``, one that failed is not over.
+    """
     tree = GenerationTree.load(folder.path / FILE)
     if tree is None or not tree.complete or tree.key != _key(folder, params, best):
+        return None
+    if again and tree.failed:
         return None
     return tree
 
@@ -107,16 +143,16 @@ class _LoopError(Exception):
 class _WarmLoop:
     def __init__(
         self, folder: StudyFolder, params: Params, best: TrialResult, objective: Objective,
-        command: Sequence[str], recorder: StudyRecorder, stop: Callable[[], bool],
-        on_progress: Progress,
+        plan: GenerationPlan, command: Sequence[str], recorder: StudyRecorder,
+        stop: Callable[[], bool], on_progress: Progress,
     ) -> None:  # fmt: skip
         self._folder, self._objective, self._recorder = folder, objective, recorder
         self._on_progress = on_progress
         self._asked = params.tune.generations
         overrides = {} if best.number == 0 else dict(best.params)
         self._base = trial_params(params, overrides)
-        total = _budget(folder, params, best.number)
-        self._plan = GenerationPlan.of(self._asked, total)
+        self._plan, total = plan, plan.total
+        self._trial_end = max(best.curve, default=total)  # its own early stopping may have ended it
         self._scheduler = ParamScheduler(self._base, seed=params.tune.seed)
         self._stretches = Stretches(
             folder, self._plan, self._scheduler, command=command, stop=stop, on_step=self._tell
@@ -143,7 +179,7 @@ class _WarmLoop:
             self._finish()
         except _LoopError as failed:  # the trials count all the same
             _log.warning("%s", failed)
-            self._close(replace(self._tree, verdict=str(failed)))
+            self._close(replace(self._tree, verdict=f"{failed}; {_AGAIN}", failed=True))
         return self._tree
 
     def _save(self, tree: GenerationTree) -> None:
@@ -273,19 +309,33 @@ class _WarmLoop:
             self._made = self._plan.steps(self._asked.candidates) - total
             parent = self._stretches.run_of(tree.generations[-1].label)
             run = self._stretches.make(Stretch(_FINAL, parent, end, total, changes))
-            objective = min(self._lineage(run).values())
+            curve = self._lineage(run)
         except (CandidateError, ObjectiveError) as failed:
-            self._close(replace(tree, verdict=f"the run with all changes failed: {failed}"))
+            verdict = f"the run with all changes failed: {failed}; {_AGAIN}"
+            self._close(replace(tree, verdict=verdict, failed=True))
             return
-        kept = objective < tree.trial_objective
-        words = "better than" if kept else "not better than"
+        # Who may train for longer has an easier time: compared is what both made.
+        objective = min(value for step, value in curve.items() if step <= self._compared_to(curve))
+        kept = tree.trial_objective - objective > tree.sigma
         self._close(
-            replace(
-                tree, objective=objective, kept=kept,
-                verdict=f"with the changes a whole run reaches {objective:.4f}, {words} "
-                f"{tree.trial_objective:.4f} of trial {tree.trial} without them",
-            )
-        )  # fmt: skip
+            replace(tree, objective=objective, kept=kept, verdict=self._verdict(objective, kept))
+        )
+
+    def _compared_to(self, curve: Mapping[int, float]) -> int:
+        """The last step that counts: the trial's, or where the run was not evaluated until then,
+        its own first."""
+        return max(self._trial_end, min(curve))
+
+    def _verdict(self, objective: float, kept: bool) -> str:
+        tree = self._tree
+        length = "a whole run reaches"
+        if self._trial_end < self._plan.total:
+            length = f"a run reaches until step {self._trial_end}, where the trial ended itself,"
+        words = "better than" if kept else "not better than"
+        return (
+            f"with the changes {length} {objective:.4f}, {words} {tree.trial_objective:.4f} of "
+            f"trial {tree.trial} without them by more than {tree.sigma:.4f} (σ)"
+        )
 
     def _close(self, tree: GenerationTree) -> None:
         self._save(tree)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,6 +22,10 @@ from kamerton.tracking.metrics_file import json_safe
 from kamerton.tracking.run_directory import RunDirectory, RunStatus
 
 DECISION: Final = "decision"  # the event that holds the votes on stopping
+WORRYING: Final = frozenset(
+    {"recovery", "non_finite_step", "unstable_gradients", "intervention", "tracking_trouble",
+     "checkpoint_failed", "learning_rate_high", "resumed"}
+)  # fmt: skip
 CURVES: Final[tuple[str, ...]] = (
     names.VAL_MEL_LOSS, names.VAL_GATE_LOSS, names.VAL_LOSS, names.TRAIN_LOSS,
     names.ATTENTION_SCORE,
@@ -103,12 +108,21 @@ class TrialView:
 
 @dataclass(frozen=True, slots=True)
 class StudyView:
-    """A study: its trials by number and then its generations, and how many trials are planned."""
+    """A study.
+
+    Attributes:
+        study: Its path below the runs folder.
+        trials: By number, and then its generations.
+        planned: How many trials there will be.
+        eta_seconds: Until they are made.
+        running: Whether a tuner works on it, also between two trials.
+    """
 
     study: str
     trials: Sequence[TrialView]
     planned: int | None = None
     eta_seconds: float | None = None
+    running: bool = False
 
     @property
     def best(self) -> TrialView | None:
@@ -129,7 +143,8 @@ class StudyView:
             for item in self.trials
         ]  # fmt: skip
         plain: dict[str, Any] = json_safe({
-            "study": self.study, "planned": self.planned, "eta_seconds": self.eta_seconds,
+            "study": self.study, "running": self.running, "planned": self.planned,
+            "eta_seconds": self.eta_seconds,
             "best": None if best is None else best.number, "trials": trials,
         })  # fmt: skip
         return plain
@@ -144,9 +159,10 @@ class Frame:
 
     @property
     def over(self) -> bool:
-        """Whether nothing goes on any more."""
+        """Whether nothing goes on any more: no run, and no study between two of its trials."""
         going = any(run.state == "running" for run in self.runs)
-        return bool(self.runs) and not going
+        going = going or any(study.running for study in self.studies)
+        return bool(self.runs or self.studies) and not going
 
     def as_json(self) -> dict[str, Any]:
         """All of it as plain values."""
@@ -319,7 +335,20 @@ def _study_view(store: MetricsStore, runs: Path, study: str, views: Sequence[Run
     trials += [TrialView(label, later[label].state, run=later[label]) for label in sorted(later)]
     told = _parameter(runs / study / "trials" / "000" / "params.yaml", "tune", "trials")
     planned = None if told is None else int(told)
-    return StudyView(study, trials, planned, _study_eta(trials, planned, len(ended)))
+    eta = _study_eta(trials, planned, len(ended))
+    return StudyView(study, trials, planned, eta, _is_held(runs / study / ".lock"))
+
+
+def _is_held(lock: Path) -> bool:
+    """Whether a tuner holds a study: it does from the first trial to the last generation."""
+    import fcntl  # POSIX only
+
+    with contextlib.suppress(FileNotFoundError), lock.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: watchers do not count
+        except OSError:  # held, or a disk that cannot tell: rather too long than too short
+            return True
+    return False
 
 
 def _study_eta(trials: Sequence[TrialView], planned: int | None, ended: int) -> float | None:

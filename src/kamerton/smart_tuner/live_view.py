@@ -7,7 +7,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from kamerton.core.progress import clock
-from kamerton.smart_tuner.live_frame import CURVES, DECISION, Frame, RunView, StudyView, TrialView
+from kamerton.smart_tuner.channels.message import one_line
+from kamerton.smart_tuner.live_frame import (
+    CURVES,
+    DECISION,
+    WORRYING,
+    Frame,
+    RunView,
+    StudyView,
+    TrialView,
+)
 from kamerton.smart_tuner.sources import Event, MetricEvent, Rewind, RunEvent
 from kamerton.smart_tuner.sparkline import BLOCKS, PLAIN, sparkline
 from kamerton.tracking import names
@@ -27,10 +36,6 @@ _COLOURS: Final = {
     "running": "green", "finished": "cyan", "complete": "cyan", "stopped": "yellow",
     "pruned": "yellow", "killed": "red", "failed": "red",
 }  # fmt: skip
-_WORRYING: Final = frozenset(
-    {"recovery", "non_finite_step", "unstable_gradients", "intervention", "tracking_trouble",
-     "checkpoint_failed", "learning_rate_high"}
-)  # fmt: skip
 _TOLD_VALUES: Final[tuple[str, ...]] = (
     names.VAL_MEL_LOSS, names.VAL_LOSS, names.ATTENTION_SCORE, names.TRAIN_LOSS, "objective",
 )  # fmt: skip
@@ -77,7 +82,10 @@ def _in_study(run: RunView, frame: Frame) -> bool:
 def _run_panel(run: RunView, console: Console, now: float) -> RenderableType:
     from rich.text import Text
 
-    title = [(_short(run.run, 48), "bold"), (f"  {run.state}", _COLOURS.get(run.state, ""))]
+    title = [
+        (_short(run.run, 48), "bold"),
+        (f"  {one_line(run.state)}", _COLOURS.get(run.state, "")),
+    ]
     parts: list[RenderableType] = [Text(standing(run, now)), _curves(run, console)]
     if run.decision is not None:
         parts += ["", _votes(run.decision, console)]
@@ -170,8 +178,8 @@ def _votes(event: RunEvent, console: Console) -> RenderableType:
         side = "stop" if score > 0 else ("go on" if score < 0 else "no opinion")
         colour = "red" if score > 0 else ("green" if score < 0 else "dim")
         rows.append([
-            f"  {vote.get('voter')}".replace("_", " "), Text(f"{score:+.2f} {side}", style=colour),
-            f"sure {confidence:.2f}", str(vote.get("reason", "")),
+            one_line(f"  {vote.get('voter')}").replace("_", " "), Text(f"{score:+.2f} {side}", style=colour),
+            f"sure {confidence:.2f}", one_line(str(vote.get("reason", ""))),
         ])  # fmt: skip
     colour = "bold red" if event.fields.get("stop") else "bold"
     return Group(Text(decision_text(event), style=colour), _rows(rows, console))
@@ -202,7 +210,7 @@ def decision_text(event: RunEvent) -> str:
         parts.append(f"better until about {_number(fields['remaining_steps']):.0f} steps on")
     if fields.get("stop") and fields.get("reason"):
         parts.append(str(fields["reason"]))
-    return ", ".join(parts)
+    return one_line(", ".join(parts))
 
 
 def _events(events: Sequence[RunEvent], console: Console) -> RenderableType:
@@ -210,16 +218,17 @@ def _events(events: Sequence[RunEvent], console: Console) -> RenderableType:
 
     rows: list[list[str | Text]] = []
     for event in events:
-        style = "yellow" if event.name in _WORRYING else ""
+        style = "yellow" if event.name in WORRYING else ""
         step = "" if event.step is None else f"step {event.step}"
-        rows.append([step, Text(event.name.replace("_", " "), style=style), words(event.fields)])
+        name = one_line(event.name).replace("_", " ")
+        rows.append([step, Text(name, style=style), words(event.fields)])
     return _rows(rows, console)
 
 
 def words(fields: Mapping[str, Any]) -> str:
     """Nested fields as words; empty ones are left out."""
     told = ((name, _word(value)) for name, value in fields.items())
-    return ", ".join(f"{name.replace('_', ' ')} {word}" for name, word in told if word)
+    return one_line(", ".join(f"{name.replace('_', ' ')} {word}" for name, word in told if word))
 
 
 def _word(value: Any) -> str:
@@ -262,8 +271,8 @@ def _trial_row(trial: TrialView, best: bool, console: Console) -> list[str | Tex
     attention = run.curves.get(names.ATTENTION_SCORE) if run else None
     last = "" if attention is None or not len(attention) else f"{attention.values[-1]:.2f}"
     return [
-        f"{'*' if best else ' '} {trial.label}",
-        Text(trial.state, style=_COLOURS.get(trial.state, "")),
+        one_line(f"{'*' if best else ' '} {trial.label}"),
+        Text(one_line(trial.state), style=_COLOURS.get(trial.state, "")),
         objective,
         "" if run is None else str(run.step),
         "" if run is None else _small_curve(run, console),
@@ -281,7 +290,7 @@ def _others(runs: Sequence[RunView], console: Console) -> RenderableType:
 
     rows: list[list[str | Text]] = [
         [
-            _short(run.run, 40), Text(run.state, style=_COLOURS.get(run.state, "")),
+            _short(run.run, 40), Text(one_line(run.state), style=_COLOURS.get(run.state, "")),
             f"step {run.step}", _small_curve(run, console),
         ]
         for run in runs[:_LISTED]
@@ -293,6 +302,7 @@ def _others(runs: Sequence[RunView], console: Console) -> RenderableType:
 
 def _short(run: str, width: int) -> str:
     """The end of a path, which tells runs apart."""
+    run = one_line(run)
     return run if len(run) <= width else f"..{run[2 - width :]}"
 
 
@@ -319,7 +329,7 @@ def lines(events: Iterable[Event]) -> list[str]:
         else:
             told.append(_line(event))
     flush()
-    return told
+    return [one_line(line) for line in told]
 
 
 def _line(event: RunEvent | Rewind) -> str:

@@ -24,7 +24,9 @@ from kamerton.smart_tuner.objective import Objective
 from kamerton.smart_tuner.patience import effective_patience, trials_without_gain
 from kamerton.smart_tuner.samplers import make_pruner, resolve_pruner, resolve_sampler
 from kamerton.smart_tuner.storage import open_local_study, open_shared_study
+from kamerton.smart_tuner.storage_outage import StorageAwayError
 from kamerton.smart_tuner.trials import Evaluation, RunningTrial, TrialResult, TrialState
+from kamerton.tracking.trouble import Pause
 
 if TYPE_CHECKING:
     import optuna
@@ -38,6 +40,21 @@ _RESULT: Final = "kamerton"
 _BEAT: Final = "kamerton.beat"
 _FIRST: Final = "kamerton.first"  # and of the study
 _SILENT_SECONDS: Final = 600.0
+
+
+def require_search_space(params: Params) -> None:
+    """Pass if the search space fits the parameters.
+
+    Raises:
+        ParamsError: it does not; all its faults are named.
+    """
+    faults = search_space_faults(params)
+    if faults:
+        lines = [f"tune.search_space.{key}: {fault}" for key, fault in faults.items()]
+        raise ParamsError(
+            "the search space is wrong:\n  " + "\n  ".join(lines),
+            hint="`kamerton params docs` lists every parameter",
+        )
 
 
 class OptimizationEngine:
@@ -64,23 +81,18 @@ class OptimizationEngine:
         Raises:
             ParamsError: the search space does not fit the parameters.
         """
-        faults = search_space_faults(params)
-        if faults:
-            lines = [f"tune.search_space.{key}: {fault}" for key, fault in faults.items()]
-            raise ParamsError(
-                "the search space is wrong:\n  " + "\n  ".join(lines),
-                hint="`kamerton params docs` lists every parameter",
-            )
+        require_search_space(params)
         self._params, self._tune = params, params.tune
         self.sampler, self.pruner = resolve_sampler(params.tune), resolve_pruner(params.tune)
         self._patience = effective_patience(params.tune)
         self._name, self._owner = name, owner
         self._shared = params.tune.storage is not None
         if params.tune.storage is not None:
-            self._study = open_shared_study(params.tune.storage, name)
+            self._study, self._outages = open_shared_study(params.tune.storage, name)
         else:
             self._study = open_local_study(journal, name)
         self._values = {key: lookup(params, key) for key in params.tune.search_space}
+        self._pause = Pause(time.monotonic, first_seconds=10.0)
         self._active: dict[int, optuna.Trial] = {}
         self._heard: dict[int, tuple[object, float]] = {}  # of others: last beat, when it was new
         if _FIRST not in self._study.user_attrs:
@@ -126,6 +138,8 @@ class OptimizationEngine:
 
     def next_trial(self) -> RunningTrial | None:
         """A trial to run now; None when there is none to begin (others may be under way)."""
+        from optuna.exceptions import UpdateFinishedTrialError
+
         self._scale = self.objective()
         for frozen in self._trials():
             if self._is_ours(frozen) and frozen.number not in self._active:
@@ -136,7 +150,10 @@ class OptimizationEngine:
         if handle.number >= self._tune.trials:
             self._study.tell(handle, state=_states()["failed"])  # another tuner was faster
             return None
-        return self._begin(handle)
+        try:
+            return self._begin(handle)
+        except UpdateFinishedTrialError:  # so slow that another tuner wrote it off
+            return None
 
     def _resume(self, frozen: "optuna.trial.FrozenTrial") -> RunningTrial:
         import optuna
@@ -152,7 +169,8 @@ class OptimizationEngine:
         if number < len(self._first):
             point = self._first[number]
         else:
-            known = [item for item in self._known() if item.number != number]
+            unknown = {number, *self._never_run()}
+            known = [item for item in self._known() if item.number not in unknown]
             point, attributes = draw(number, self._tune, self.sampler, known)
         asked = {"point": point, "owner": self._owner, "attributes": attributes}
         handle.set_user_attr(_ASKED, asked)
@@ -249,8 +267,16 @@ class OptimizationEngine:
 
         To be called about every ten seconds; without effect on a study that nobody shares.
         """
-        if not self._shared:
+        if not self._shared or not self._pause.over:
             return
+        try:
+            with self._outages.hurried():  # the trials go on meanwhile
+                self._beat()
+            self._pause.reset()
+        except StorageAwayError:  # told; whoever needs an answer waits for it
+            self._pause.failed()
+
+    def _beat(self) -> None:
         self._scale = self.objective()
         now = time.monotonic()
         for handle in self._active.values():
@@ -268,13 +294,18 @@ class OptimizationEngine:
     def _write_off(self, frozen: "optuna.trial.FrozenTrial") -> None:
         import optuna
 
-        asked = frozen.user_attrs.get(_ASKED, {})
+        handle = optuna.Trial(self._study, frozen._trial_id)
+        asked = frozen.user_attrs.get(_ASKED)
+        if asked is None:  # its tuner was killed before it had a point; the count must be right
+            point = self._first[frozen.number if frozen.number < len(self._first) else 0]
+            asked = {"point": point, "owner": "", "attributes": {}, "never_run": True}
+            handle.set_user_attr(_ASKED, asked)
         details = {
-            "state": "failed", "objective": None, "params": asked.get("point", {}), "step": None,
+            "state": "failed", "objective": None, "params": asked["point"], "step": None,
             "metrics": {}, "curve": [], "baseline": None, "rungs": {},
             "reason": f"its tuner was silent for {_SILENT_SECONDS:.0f} s",
         }  # fmt: skip
-        self._enter(optuna.Trial(self._study, frozen._trial_id), details)
+        self._enter(handle, details)
 
     def _is_ours(self, frozen: "optuna.trial.FrozenTrial") -> bool:
         """Whether it is under way and this tuner's to run; on one machine, everything is."""
@@ -288,6 +319,11 @@ class OptimizationEngine:
     def _trials(self) -> "list[optuna.trial.FrozenTrial]":
         """The trials that count; a race between tuners may leave one number too many."""
         return self._study.get_trials(deepcopy=False)[: self._tune.trials]
+
+    def _never_run(self) -> set[int]:
+        """Trials that nobody ran at the point that they are recorded with."""
+        asked = {trial.number: trial.user_attrs.get(_ASKED, {}) for trial in self._trials()}
+        return {number for number, item in asked.items() if item.get("never_run")}
 
     def _known(self) -> list[KnownTrial]:
         """The trials that have a point, in the order of their numbers."""

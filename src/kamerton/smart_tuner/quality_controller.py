@@ -90,6 +90,7 @@ class ControlRecord:
         recent: Figures of the newest evaluations of the weights in use, the oldest first.
         best_score: The best smoothed diagonality.
         recoveries: Interventions of the recovery so far.
+        attention_reset_step: When one of them made attention anew; 0 for never.
         next_change: The number of the evaluation from which a change may be made.
         trial: What is on trial.
         failed: What is not tried again: fault and parameter.
@@ -101,6 +102,7 @@ class ControlRecord:
     recent: tuple[Figures, ...] = ()
     best_score: float = 0.0
     recoveries: int = 0
+    attention_reset_step: int = 0
     next_change: int = 0
     trial: Trial | None = None
     failed: tuple[tuple[str, str], ...] = ()
@@ -147,7 +149,10 @@ def decide(
     actions: list[Action] = []
     trial = record.trial
     if trial is not None and record.recoveries != before.recoveries:
-        record, told = _ended(record, trial, "reverted", "a recovery was needed", None, None)
+        # A learning rate that rises anew at a plateau says nothing against what was on trial.
+        blamed = facts.recovery_cause != "plateau"
+        why = "a recovery was needed" if blamed else "the learning rate rises anew"
+        record, told = _ended(record, trial, "reverted", why, None, None, blamed=blamed)
         actions += told
     elif trial is not None and record.evaluations - trial.begun >= params.trial_evaluations:
         record, told = _judged(record, trial, setting)
@@ -170,13 +175,15 @@ def _seen(record: ControlRecord, facts: EvalFacts, unstable_share: float) -> Con
     recovered = facts.recoveries != record.recoveries
     recent = (figures,) if recovered else (*record.recent[-(REMEMBERED - 1) :], figures)
     score = _smoothed(recent).get(names.ATTENTION_SCORE, 0.0)
+    anew = facts.attention_reset_step != record.attention_reset_step  # it was never so good yet
     return dataclasses.replace(
         record,
         evaluations=record.evaluations + 1,
         last_step=facts.step,
         recent=recent,
-        best_score=max(record.best_score, score),
+        best_score=score if anew else max(record.best_score, score),
         recoveries=facts.recoveries,
+        attention_reset_step=facts.attention_reset_step,
     )
 
 
@@ -282,9 +289,9 @@ def _judged(
 
 def _ended(
     record: ControlRecord, trial: Trial, outcome: str, reason: str, badness: float | None,
-    quality: float | None,
+    quality: float | None, *, blamed: bool = True,
 ) -> tuple[ControlRecord, list[Action]]:  # fmt: skip
-    """The record without the trial, and what is told of it."""
+    """The record without the trial, and what is told of it; what is blamed is not tried again."""
     finite = badness if badness is not None and math.isfinite(badness) else None
     fields = {
         "issue": trial.fault, "parameter": trial.parameter, "outcome": outcome, "reason": reason,
@@ -299,7 +306,7 @@ def _ended(
     ]
     if outcome == "kept":
         return record, told
-    failed = (*record.failed, (trial.fault, trial.parameter))
+    failed = (*record.failed, (trial.fault, trial.parameter)) if blamed else record.failed
     undone = Adjust(trial.parameter, trial.before, f"{trial.fault}: {reason}")
     return dataclasses.replace(record, failed=failed), [undone, *told]
 

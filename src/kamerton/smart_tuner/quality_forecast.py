@@ -55,6 +55,7 @@ class PastCurve:
     curve: tuple[tuple[int, float], ...]
     planned_steps: int
     weight: float = 1.0
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +206,10 @@ class QualityForecast:
         return cls(
             [
                 PastCurve(
-                    run.curve, run.planned_steps, 1.0 / (1.0 + here.distance(run.descriptors))
+                    run.curve,
+                    run.planned_steps,
+                    1.0 / (1.0 + here.distance(run.descriptors)),
+                    run.run_id,
                 )
                 for run in runs
             ]
@@ -224,8 +228,6 @@ class QualityForecast:
         """Remember the figure; at the first evaluation that is late enough, forecast."""
         if self._told:
             return ()
-        # A recovery may have taken the run back to an earlier step.
-        self._curve = [point for point in self._curve if point[0] < facts.step]
         self._curve.append((facts.step, facts.quality))
         if facts.step < self._share * facts.total:
             return ()
@@ -242,10 +244,19 @@ class QualityForecast:
         )
 
     def memory(self) -> dict[str, Any]:
-        """The figures so far, and whether the forecast was made."""
-        return {"curve": [list(point) for point in self._curve], "told": self._told}
+        """The figures so far, the names of the runs it learns from, and whether it has told.
+
+        Runs that are finished while this one is interrupted are not among them afterwards: it
+        tells the same however it was interrupted.
+        """
+        past = [] if self._told else [one.name for one in self._past]
+        curve = [list(point) for point in self._curve]
+        return {"curve": curve, "told": self._told, "past": past}
 
     def restore(self, memory: Mapping[str, Any]) -> None:
         """Undo ``memory``."""
         self._curve = [(int(step), float(value)) for step, value in memory.get("curve", [])]
         self._told = bool(memory.get("told", False))
+        if memory:
+            known = frozenset(memory.get("past", ()))
+            self._past = tuple(one for one in self._past if one.name in known)

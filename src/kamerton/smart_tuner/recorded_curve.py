@@ -6,16 +6,28 @@ A run folder or its ``metrics.jsonl``, a folder of TensorBoard event files, or a
 
 from __future__ import annotations
 
-import bisect
 import csv
+import logging
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Final
 
-from kamerton.core.errors import InputCorruptError, InputEmptyError, InputMissingError, UsageError
+from pydantic import ValidationError
+
+from kamerton.config.schema import TrainParams
+from kamerton.config.yaml_source import read_yaml
+from kamerton.core.errors import (
+    InputCorruptError,
+    InputEmptyError,
+    InputMissingError,
+    PipelineError,
+    UsageError,
+)
+from kamerton.smart_tuner.early_stop import NOTHING, Recovered
 from kamerton.smart_tuner.sources.protocol import Cursor, MetricEvent, MetricSource, Rewind
 from kamerton.stopping import Observation
 from kamerton.tracking import names, read_records
@@ -38,6 +50,25 @@ _PARTS: Final = {
 
 Series = dict[int, float]  # value by step
 
+_log = logging.getLogger("kamerton.tuner")
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What besides its evaluations the decision knew in a run of ours.
+
+    Attributes:
+        train: The run's resolved parameters; None where they are not known.
+        recoveries: What was done, and had been done, by each intervention; steps rising.
+    """
+
+    train: TrainParams | None = None
+    recoveries: tuple[Recovered, ...] = ()
+
+    def recovered_before(self, step: float) -> Recovered:
+        """What had been done before an evaluation."""
+        return next((one for one in reversed(self.recoveries) if one.step < step), NOTHING)
+
 
 @dataclass(frozen=True, slots=True)
 class RecordedCurve:
@@ -47,11 +78,13 @@ class RecordedCurve:
         metric: What the values are.
         observations: What the stop decision would have seen, steps rising; at least one.
         planned: The budget in steps; None where the record does not tell.
+        lived: What else a run of ours knew.
     """
 
     metric: str
     observations: tuple[Observation, ...]
     planned: int | None = None
+    lived: Circumstances = field(default_factory=Circumstances)
 
     @property
     def steps(self) -> list[int]:
@@ -84,16 +117,31 @@ def read_curve(path: Path, *, metric: str | None = None) -> RecordedCurve:
     if path.is_dir():
         return _of_series(path, _read_events(path), metric)
     if path.suffix == ".jsonl":
-        series, planned = _read_record(path)
-        return replace(_of_series(path, series, metric), planned=planned)
+        series, planned, recoveries = _read_record(path)
+        lived = Circumstances(_train_params(path.parent / "params.yaml"), recoveries)
+        return replace(_of_series(path, series, metric), planned=planned, lived=lived)
     if path.suffix in {".csv", ".tsv", ".txt"}:
         return _read_csv(path)
     raise UsageError(f"{path} is of no form that can be replayed.", hint=_FORMS)
 
 
-def _read_record(path: Path) -> tuple[dict[str, Series], int | None]:
+def _train_params(path: Path) -> TrainParams | None:
+    """Those of the run whose parameters are at ``path``; None where they cannot be had."""
+    if not path.is_file():
+        return None
+    try:
+        given = read_yaml(path).values.get("train", {})
+        return TrainParams.model_validate(given).resolved()
+    except (PipelineError, ValidationError) as error:
+        _log.warning("%s is not read, so the defaults are replayed: %s", path, error)
+        return None
+
+
+def _read_record(path: Path) -> tuple[dict[str, Series], int | None, tuple[Recovered, ...]]:
+    """Series, budget and interventions of a run."""
     series: dict[str, Series] = {}
     planned = None
+    recoveries: list[Recovered] = []
     for record in read_records(path):
         if record.step is None:
             continue
@@ -101,7 +149,16 @@ def _read_record(path: Path) -> tuple[dict[str, Series], int | None]:
             series.setdefault(name, {})[record.step] = value
         if record.kind == "event" and record.name == "decision":
             planned = record.fields.get("planned_steps", planned)
-    return series, None if planned is None else int(planned)
+        if record.kind == "event" and record.name == "recovery":
+            values = record.fields.get("values") or {}
+            count = int(values.get("recoveries", 0))
+            # Taking a plateau's restart back is the end of one that was made before.
+            taken_back = record.fields.get("cause") == "plateau" and "restart_step" in values
+            if not taken_back:
+                reset = recoveries[-1].attention_reset_step if recoveries else 0
+                reset = record.step if "tensors_reset" in values else reset
+                recoveries.append(Recovered(count, record.step, reset))
+    return series, None if planned is None else int(planned), tuple(recoveries)
 
 
 def _read_events(path: Path) -> dict[str, Series]:
@@ -160,23 +217,28 @@ def _observations(values: Series, known: Mapping[str, Series]) -> tuple[Observat
     the last that was.
     """
     found: list[Observation] = []
-    losses = sorted(known.get(names.TRAIN_LOSS, {}).items())
-    rates = sorted(known.get(names.LEARNING_RATE, {}).items())
-    before = -1
+    losses = deque(sorted(known.get(names.TRAIN_LOSS, {}).items()))
+    rates = deque(sorted(known.get(names.LEARNING_RATE, {}).items()))
+    rate: float | None = None
     for step, value in sorted(values.items()):
-        since = [loss for at, loss in losses if before < at <= step and math.isfinite(loss)]
-        rate = bisect.bisect_right(rates, step, key=lambda point: point[0])
+        since = [loss for _, loss in _taken(losses, step) if math.isfinite(loss)]
+        rate = next((last for _, last in reversed([*_taken(rates, step)])), rate)
         found.append(
             Observation(
                 step=step,
                 value=value,
                 train_loss=fmean(since) if since else None,
-                learning_rate=rates[rate - 1][1] if rate else None,
+                learning_rate=rate,
                 **{part: _number(known.get(name, {}).get(step)) for part, name in _PARTS.items()},
             )
         )
-        before = step
     return tuple(found)
+
+
+def _taken(points: deque[tuple[int, float]], until: int) -> Iterator[tuple[int, float]]:
+    """Takes from the left what was recorded up to a step."""
+    while points and points[0][0] <= until:
+        yield points.popleft()
 
 
 def _number(value: float | None) -> float | None:

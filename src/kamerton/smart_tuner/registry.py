@@ -9,6 +9,7 @@ The alias of the voice that is served is promote's alone to move.
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -83,17 +84,28 @@ class ModelRegistry:
         self.folder = folder
 
     def entries(self) -> list[Entry]:
-        """All voices, the newest last; a damaged list is moved aside and begins anew."""
+        """All voices, the newest last; a damaged list is moved aside and begins anew.
+
+        Raises:
+            PipelineError: the list is another version's, who may still need it.
+        """
         index = self.folder / _INDEX
         if not index.is_file():
             return []
         try:
-            return [Entry(**values) for values in read_json(index, produced_by="train")["voices"]]
+            record = read_json(index, produced_by="train")
+            version = record.get("format", _FORMAT)
+            if version == _FORMAT:
+                return [Entry(**values) for values in record["voices"]]
         except (PipelineError, TypeError, KeyError) as error:
             aside = index.with_name(f"index.damaged-{time.time_ns()}.json")
             index.rename(aside)
             _log.warning("%s cannot be read (%s); it was moved to %s", index, error, aside)
             return []
+        raise PipelineError(
+            f"{index} is of another version of kamerton (format {version}, not {_FORMAT}).",
+            hint="use that version, or name another --runs",
+        )
 
     def best(self, key: str) -> Entry | None:
         """The best voice of ``key``, if its files are whole."""
@@ -106,6 +118,8 @@ class ModelRegistry:
             (home / name).is_file() and sha256_file(home / name) == digest
             for name, digest in ((WEIGHTS_FILE, entry.sha256), (TORCH_FILE, entry.torch_sha256))
         )
+        if not math.isfinite(entry.quality):
+            return None  # nothing could ever be better
         if not whole:
             _log.warning("%s is damaged: the next voice takes its place", home)
         return entry if whole else None
@@ -239,14 +253,18 @@ def entry_of(
 
     Raises:
         KeyError: its evaluation lacks a figure.
+        ValueError: its figure of merit is not finite.
         PipelineError: the run's record cannot be read.
     """
     dataset = str(card["content_sha256"])
+    quality = quality_of(values)
+    if not math.isfinite(quality):
+        raise ValueError("its figure of merit is not finite")
     return Entry(
         sha256=sha256_file(model / WEIGHTS_FILE),
         torch_sha256=sha256_file(model / TORCH_FILE),
         key=sha256_json([dataset, params.audio.model_dump(mode="json")])[:_KEY_CHARS],
-        quality=quality_of(values),
+        quality=quality,
         run=run.path.name,
         lineage=_lineage(run, dataset, params),
         metrics=dict(values),

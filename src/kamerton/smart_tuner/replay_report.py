@@ -10,8 +10,9 @@ from typing import Any
 
 from kamerton.config.stopping_section import EarlyStoppingParams
 from kamerton.report.figures import ACCENT, MUTED, WARM, new_figure, to_png
+from kamerton.smart_tuner.early_stop import EarlyStopController, known_drops
 from kamerton.smart_tuner.recorded_curve import RecordedCurve
-from kamerton.stopping import Decision, Replay, StopController
+from kamerton.stopping import Decision, Replay
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ def replay_curve(
     Args:
         curve: At least one evaluation.
         planned: The budget; by default that of the record, or its last step.
-        params: By default the parameters' defaults.
+        params: By default those of the run, or the parameters' defaults.
     """
     if planned is not None:
         budget, source = planned, "as given"
@@ -43,22 +44,39 @@ def replay_curve(
             max(1, curve.steps[-1]),
             "its last step: name the real budget with --planned",
         )
-    return PlayedCurve(curve, _play(curve, budget, params or EarlyStoppingParams()), budget, source)
+    own = curve.lived.train
+    params = params or (EarlyStoppingParams() if own is None else own.early_stopping)
+    return PlayedCurve(curve, _play(curve, budget, params), budget, source)
 
 
 def _play(curve: RecordedCurve, budget: int, params: EarlyStoppingParams) -> Replay:
-    """As ``kamerton.stopping.replay``, with all that the record knows."""
-    steps = curve.steps
-    distances = [after - before for before, after in pairwise(steps)]
-    controller = StopController(params, budget, median(distances) if distances else 1)
+    """As the run's own hook, or as ``kamerton.stopping.replay``, with all that the record knows.
+
+    What was held for a recovery is held here.
+    """
+    controller = _controller(curve, budget, params)
     decisions: list[Decision] = []
     for observation in curve.observations:
-        decisions.append(controller.observe(observation))
+        recovered = curve.lived.recovered_before(observation.step)
+        decisions.append(controller.decide(observation, recovered))
         if decisions[-1].stop:
             break
     seen = [value if math.isfinite(value) else math.inf for value in curve.values[: len(decisions)]]
     stop = len(decisions) - 1 if decisions[-1].stop else None
     return Replay(stop, seen.index(min(seen)), tuple(decisions))
+
+
+def _controller(
+    curve: RecordedCurve, budget: int, params: EarlyStoppingParams
+) -> EarlyStopController:
+    train = curve.lived.train
+    if train is not None:
+        return EarlyStopController.of(
+            params, budget, interval=train.eval_interval_steps, drops=known_drops(train, budget),
+            recovery=train.recovery,
+        )  # fmt: skip
+    distances = [after - before for before, after in pairwise(curve.steps)]
+    return EarlyStopController.of(params, budget, interval=median(distances) if distances else 1)
 
 
 def replay_facts(played: PlayedCurve) -> dict[str, Any]:

@@ -125,10 +125,10 @@ def read_story(
         for candidate in generation.candidates:
             file = RunDirectory(folder.path / candidate.run).metrics_file
             if candidate.run and file.is_file():
-                # It begins with a copy of its parent's record, which is told of there.
-                own = [
-                    item for item in read_records(file) if (item.step or 0) > generation.from_step
-                ]
+                # It begins with its parent's record, which is told of there, and its trainer is
+                # told to end as soon as it did what it was made for.
+                first, last = generation.from_step, generation.to_step
+                own = [item for item in read_records(file) if first < (item.step or 0) <= last]
                 candidates[f"g{generation.number}c{candidate.number}"] = RunRecord.of(own)
     return StudyStory(results, best, tune, shares, tree, runs, candidates, from_history)
 

@@ -28,6 +28,7 @@ _MEDIAN_STARTUP_TRIALS: Final = 5
 _GP_STARTUP_TRIALS: Final = 5
 _GP_MOST_TRIALS: Final = 150  # its time per trial grows with the cube of their number
 _CMA_LEAST_TRIALS: Final = 100
+_WHOLE_TRIALS: Final = 30  # up to which TPE without a pruner was better than with one
 
 
 def startup_trials(tune: TuneParams) -> int:
@@ -76,13 +77,13 @@ def resolve_sampler(tune: TuneParams) -> SamplerName:
 def resolve_pruner(tune: TuneParams) -> PrunerName:
     """The pruner of this study; BOHB is TPE with hyperband, whatever ``tune.pruner`` says.
 
-    ``auto`` is successive halving, but none where ``tune.sampler: auto`` is the Gaussian process:
-    it learns more from a whole trial than the steps would bring elsewhere.
+    ``auto`` is none up to 30 trials, and with the Gaussian process: both learn more from a whole
+    trial than the steps would bring elsewhere. Beyond that it is successive halving.
     """
     if tune.sampler != "bohb":
         if tune.pruner != "auto":
             return tune.pruner
-        whole = tune.sampler == "auto" and resolve_sampler(tune) == "gp"
+        whole = tune.trials <= _WHOLE_TRIALS or resolve_sampler(tune) == "gp"
         return "none" if whole else "successive_halving"
     startup, brackets = startup_trials(tune), _brackets(tune.trial_steps)
     if tune.trials < startup * brackets:

@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 from kamerton.core.errors import ParamsError, PipelineError, ToolMissingError
 from kamerton.smart_tuner.journal import open_study
+from kamerton.smart_tuner.storage_outage import Outages
+from kamerton.tracking.redaction import MASK
 
 if TYPE_CHECKING:
     import optuna
@@ -18,8 +20,10 @@ _GRPC: Final = "grpc"
 _READY_SECONDS: Final = 10.0
 
 
-def open_shared_study(address: str, name: str) -> "optuna.Study":
+def open_shared_study(address: str, name: str) -> "tuple[optuna.Study, Outages]":
     """The study called ``name`` on a server, made if there is none.
+
+    Its calls wait for the server where that is away for a while.
 
     Args:
         address: ``tune.storage``: the URL of a database, ``grpc://host:port`` of Optuna's proxy, or
@@ -40,7 +44,9 @@ def open_shared_study(address: str, name: str) -> "optuna.Study":
     url = _resolved(address)
     try:
         storage = _grpc_storage(url) if url.startswith(f"{_GRPC}://") else _database(url)
-        return optuna.create_study(
+        outages = Outages(_without_credentials(url))
+        outages.watch(storage)
+        study = optuna.create_study(
             study_name=name, storage=storage, direction="minimize", load_if_exists=True
         )
     except ImportError as error:
@@ -55,6 +61,7 @@ def open_shared_study(address: str, name: str) -> "optuna.Study":
             f"tune.storage: {_without_credentials(url)} cannot be used ({type(error).__name__}).",
             hint="see that its server runs and lets this machine in",
         ) from None
+    return study, outages
 
 
 def open_local_study(journal: Path, name: str) -> "optuna.Study":
@@ -71,6 +78,11 @@ def _resolved(address: str) -> str:
         raise ParamsError(
             f"tune.storage: the environment variable {variable} holds no URL.",
             hint=f"export {variable}=postgresql://user:password@host/database",
+        )
+    if url.startswith("sqlite"):
+        raise ParamsError(
+            f"tune.storage: {variable} names SQLite, which takes one writer at a time.",
+            hint="leave tune.storage null for one machine, or use a database server",
         )
     return url
 
@@ -98,5 +110,11 @@ def _database(url: str) -> Any:
 
 
 def _without_credentials(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
+    """What may be shown of a URL, also of one that is none."""
+    scheme, _, rest = url.partition("://")
+    try:
+        # A password that is not quoted may hold a slash or an @.
+        parts = urlsplit(f"{scheme}://{rest.rpartition('@')[2]}")
+        return f"{scheme}://{parts.hostname or ''}{parts.path}"
+    except ValueError:
+        return f"{scheme}://{MASK}"

@@ -36,6 +36,7 @@ def trial_params(params: Params, overrides: Mapping[str, Choice]) -> Params:
         "train.eval_interval_steps": interval,
         "train.checkpoint_interval_steps": interval,
         "train.keep_checkpoints": 1,
+        "tune.storage": None,  # no trainer needs it
     }
     return params.with_overrides(nest({**budget, **overrides}))
 
@@ -111,7 +112,8 @@ def best_of(results: Sequence[TrialResult]) -> TrialResult | None:
 
 def baseline_of(results: Sequence[TrialResult]) -> TrialResult | None:
     """The trial of the unchanged parameters, if it is complete."""
-    return results[0] if results and results[0].state == "complete" else None
+    first = next((item for item in results if item.number == 0), None)
+    return first if first is not None and first.state == "complete" else None
 
 
 def as_overrides(result: TrialResult) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from kamerton.smart_tuner.live_frame import DECISION
+from kamerton.smart_tuner.channels.message import one_line
+from kamerton.smart_tuner.live_frame import DECISION, WORRYING
 from kamerton.smart_tuner.live_view import lines
 from kamerton.smart_tuner.sources import Event, MetricEvent, RunEvent
 
@@ -19,10 +20,6 @@ _BYTES: Final = 1 << 20
 _KEPT: Final = 3
 # Of every evaluation, and no decision.
 _PASSED_OVER: Final = frozenset({"evaluating", "best", "control", "effective"})
-_WARNINGS: Final = frozenset(
-    {"recovery", "non_finite_step", "unstable_gradients", "intervention", "tracking_trouble",
-     "checkpoint_failed", "learning_rate_high", "resumed"}
-)  # fmt: skip
 
 
 class WatchLog:
@@ -64,7 +61,7 @@ class WatchLog:
             more = f", and {count - 1} points after it" if count > 1 else ""
             self._emit(
                 logging.WARNING,
-                f"{point.run}  {point.name} is {point.value} at step {point.step}{more}",
+                one_line(f"{point.run}  {point.name} is {point.value} at step {point.step}{more}"),
             )
 
     def _emit(self, level: int, text: str) -> None:
@@ -77,4 +74,4 @@ def _level(event: Event) -> int:
         return logging.WARNING  # it went back
     stop = event.name == DECISION and event.fields.get("stop")
     failed = event.name == "ended" and event.fields.get("state") == "failed"
-    return logging.WARNING if stop or failed or event.name in _WARNINGS else logging.INFO
+    return logging.WARNING if stop or failed or event.name in WORRYING else logging.INFO

@@ -7,7 +7,6 @@ was interrupted goes on, and what is finished is not done again, when the same m
 from __future__ import annotations
 
 import logging
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -20,6 +19,7 @@ from kamerton.core.files import (
     read_json,
     remove_path,
     require_apart,
+    temporary_folder,
     write_bytes,
     write_text,
 )
@@ -188,15 +188,46 @@ def auto(
         StoppedError: a stage was stopped on request; the same call goes on.
         PipelineError: as the stages raise.
     """
-    _require_use(mode, by_hand)
-    require_apart(paths.model, paths.dataset, paths.analysis, paths.best_params)
-    conductor = _Conductor(mode, paths, with_values(params, by_hand), run_stage, force, say)
+    resolved = checked(mode, paths, params, by_hand)
+    conductor = _Conductor(mode, paths, resolved, run_stage, force, say)
     try:
         overrides = conductor.run(params, by_hand)
     except StoppedError as stopped:
         hint = f"`kamerton auto --mode {mode}` with the same options, without --force, goes on"
         raise StoppedError(stopped.message, hint=hint) from stopped
     return AutoReport(mode, tuple(conductor.done), tuple(overrides))
+
+
+def checked(mode: Mode, paths: AutoPaths, params: Params, by_hand: ByHand = ByHand()) -> Params:
+    """The parameters that the stages run with, after all checks that need no data.
+
+    Raises:
+        UsageError: a value was given that the mode has no use for, or a place is another's.
+        ParamsError: the search space or the generations do not fit, or an alert lacks something.
+    """
+    from kamerton.smart_tuner.channels.opening import require_alerts
+    from kamerton.smart_tuner.generation_plan import GenerationPlan
+    from kamerton.smart_tuner.opt_engine import require_search_space
+    from kamerton.smart_tuner.samplers import resolve_sampler
+
+    _require_use(mode, by_hand)
+    require_apart(paths.model, paths.dataset, paths.analysis, paths.best_params)
+    resolved = _with_history(with_values(params, by_hand), paths.runs)
+    if "tune" in STAGES_OF[mode]:
+        require_search_space(resolved)
+        resolve_sampler(resolved.tune)
+        GenerationPlan.of(resolved.tune.generations, resolved.tune.trial_steps)
+    require_alerts(resolved.tracking.alerts)
+    return resolved
+
+
+def _with_history(params: Params, runs: Path) -> Params:
+    """``analyze.history`` as where the runs are, unless another was asked for."""
+    default = type(params.analyze).model_fields["history"].default
+    if params.analyze.history != default or "analyze.history" in params.given:
+        return params
+    changed = {"analyze": {"history": str(runs / Path(default).name)}}
+    return params.with_overrides(changed).marked_as_given(params.given)
 
 
 def with_values(params: Params, by_hand: ByHand) -> Params:
@@ -293,26 +324,28 @@ class _Conductor:
 
     def _train(self, overrides: list[Override]) -> None:
         """Train into a place of its own, so that the voice that is there stays until then."""
-        voice, page = (_beside(path) for path in (self.paths.model, self.paths.training_report))
-        for leftover in (voice, page):
-            leftover.parent.mkdir(parents=True, exist_ok=True)
-            remove_path(leftover)
-        with tempfile.TemporaryDirectory(prefix="kamerton-auto-") as scratch:
-            ports = {
-                "dataset": self.paths.dataset,
-                "analysis": self.paths.analysis,
-                "best_params": self._best_params(Path(scratch)),
-                "model": voice,
-                "report": page,
-            }
-            options = {"runs": self.paths.runs, "resume": False, "trial": False, "warm_start": None}
-            report = self._stage("train", ports, force=self.force, **options)
+        self.paths.model.parent.mkdir(parents=True, exist_ok=True)
+        scratch = temporary_folder(self.paths.model)  # of this process: another may do the same
+        try:
+            self._train_into(scratch, overrides)
+        finally:
+            remove_path(scratch)
+
+    def _train_into(self, scratch: Path, overrides: list[Override]) -> None:
+        voice, page = scratch / "voice", scratch / "training.html"
+        ports = {
+            "dataset": self.paths.dataset,
+            "analysis": self.paths.analysis,
+            "best_params": self._best_params(scratch),
+            "model": voice,
+            "report": page,
+        }
+        options = {"runs": self.paths.runs, "resume": False, "trial": False, "warm_start": None}
+        report = self._stage("train", ports, force=self.force, **options)
         with output_directory(self.paths.model, force=True) as folder:
             for item in voice.iterdir():
                 item.rename(folder / item.name)
         write_bytes(self.paths.training_report, page.read_bytes())
-        remove_path(voice)
-        remove_path(page)
         _note_overrides(getattr(report, "run", None), overrides)
 
     def _best_params(self, scratch: Path) -> Path:
@@ -345,10 +378,6 @@ def _require_use(mode: Mode, by_hand: ByHand) -> None:
             raise UsageError(
                 f"{option} has no use with --mode {mode}.", hint="leave it out, or use --mode auto"
             )
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.auto")
 
 
 def _note_overrides(run: Path | None, overrides: list[Override]) -> None:

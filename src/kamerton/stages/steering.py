@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kamerton.config.changes import factors_at
 from kamerton.config.tuner_sections import AlertParams
 from kamerton.smart_tuner.alert_hook import AlertHook
 from kamerton.smart_tuner.alert_manager import AlertManager
 from kamerton.smart_tuner.batch_size import BatchSizeAdapter
-from kamerton.smart_tuner.early_stop import EarlyStopController, scheduled_drops
+from kamerton.smart_tuner.early_stop import EarlyStopController, known_drops
 from kamerton.smart_tuner.gradient_stability import GradientStabilityMonitor
 from kamerton.smart_tuner.history import HISTORY_FILE
 from kamerton.smart_tuner.quality_controller import QualityController
@@ -22,7 +21,6 @@ from kamerton.tracking import RunDirectory, names
 from kamerton.tracking.hooks import Hook
 
 if TYPE_CHECKING:
-    from kamerton.config.schema import TrainParams
     from kamerton.training.session import Session
 
 
@@ -66,7 +64,9 @@ def steering(session: Session, run: RunDirectory, analysis: Path) -> Iterator[St
     phase_names = _phase_names(session.params.train.phases.count)
     alerts = AlertHook.of(manager, run.path, told, phase_names=phase_names)
     try:
-        yield Steering([*_controllers(session, analysis), alerts], alerts)
+        # Only the main process is steered; the others are told what came of it.
+        hooks = [*_controllers(session, analysis), alerts] if main else []
+        yield Steering(hooks, alerts)
     except Exception as error:
         alerts.on_exception(error)
         raise
@@ -92,7 +92,7 @@ def _controllers(session: Session, analysis: Path) -> list[Hook]:
         hooks.append(
             EarlyStopController.of(
                 train.early_stopping, session.total_steps, interval=train.eval_interval_steps,
-                drops=_drops(train, session.total_steps),
+                drops=known_drops(train, session.total_steps),
                 recovery=train.recovery, steps_per_epoch=session.data.steps_per_epoch,
             )
         )  # fmt: skip
@@ -100,19 +100,6 @@ def _controllers(session: Session, analysis: Path) -> list[Hook]:
         history, card = session.runs / HISTORY_FILE, session.dataset.card
         hooks.append(QualityForecast.from_history(history, analysis, card))
     return hooks
-
-
-def _drops(train: TrainParams, total_steps: int) -> tuple[int, ...]:
-    """Where phases and ``train.changes`` are known to lower the learning rate."""
-    from kamerton.training.phases import boundaries
-
-    ends = boundaries(train.phases)
-    factors = train.phases.learning_rate_factors[: len(ends)] if train.phases.count else ()
-    by_phases = scheduled_drops(ends, factors, total_steps)
-    shares = sorted({change.from_share for change in train.changes})
-    rates = [factors_at(share, train.changes).get("learning_rate", 1.0) for share in shares]
-    by_changes = scheduled_drops(shares, [1.0, *rates], total_steps)
-    return tuple(sorted({*by_phases, *by_changes}))
 
 
 def _phase_names(count: int) -> Sequence[str]:

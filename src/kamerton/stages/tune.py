@@ -107,7 +107,7 @@ def tune(
         report: HTML page to write.
         params: Sections tune, train, audio, text and tracking.
         runs: Folder of resumable work; the study lives in its ``studies``.
-        force: Replace outputs that exist.
+        force: Replace outputs that exist, and make generations that failed again.
         on_progress: Told of the steps trained, of all trials.
 
     Raises:
@@ -147,9 +147,10 @@ def tune(
             best = best_of(results)
             if best is None:
                 raise _all_failed(results, folder)
-            if not reused:
-                lessons.keep(fingerprint, results)
-            tree = _generations(engine, folder, trainers, best, tell, on_progress)
+            lessons.keep(
+                fingerprint, results
+            )  # again where it was kept: a kill may have been faster
+            tree = _generations(engine, folder, trainers, best, tell, on_progress, again=force)
         _write_outputs(engine, folder, results, best, params, best_params, trials, report, tree)
     return TuneReport(tuple(results), best, baseline_of(results), reused, tree)
 
@@ -253,6 +254,8 @@ def _generations(
     best: TrialResult,
     tell: Tell,
     on_progress: Progress,
+    *,
+    again: bool,
 ) -> GenerationTree | None:
     """The warm loop on the best trial; None where none is asked for."""
     from kamerton.smart_tuner.generations import finished_generations, run_generations
@@ -262,7 +265,7 @@ def _generations(
     objective = engine.objective()
     if not trainers.params.tune.generations.count or objective is None:
         return None
-    if tree := finished_generations(folder, trainers.params, best):
+    if tree := finished_generations(folder, trainers.params, best, again=again):
         return tree
     recorder = StudyRecorder(folder, trainers.params, tell=tell)
     state: EndState = "failed"
@@ -272,6 +275,7 @@ def _generations(
                 folder, trainers.params, best, objective,
                 command=trainer_command(trainers.dataset, trainers.analysis),
                 recorder=recorder, stop=lambda: stop.requested, on_progress=on_progress,
+                again=again,
             )  # fmt: skip
         state = "finished"
     except (StoppedError, KeyboardInterrupt):

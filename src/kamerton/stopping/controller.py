@@ -64,7 +64,9 @@ class StopController:
         self._forecast = Forecast(params.forecast.min_improvement)
         self._attention = AttentionHealth(params.attention_monitoring)
         self._gate = GateHealth(params.overfitting.premature_stopping_threshold)
-        self._overfitting = OverfittingRisk(params.overfitting)
+        self._overfitting = OverfittingRisk(
+            params.overfitting, attention=params.attention_monitoring.enabled
+        )
         self._forget()
 
     def _window(self) -> int:
@@ -96,6 +98,19 @@ class StopController:
             decision = self._finite(observation)
         self._last = decision
         return decision
+
+    def intervened(self, step: float, *, attention_anew: bool = False) -> None:
+        """Someone else changed the run after ``step``, a recovery say.
+
+        Patience begins anew, and so does what rules counted and the sums; the best stays what it is.
+
+        Args:
+            step: Of the last evaluation before it, or later.
+            attention_anew: Attention was lost and made anew: it has not aligned yet.
+        """
+        self._memory.intervened(step, attention_anew=attention_anew)
+        self._cusum.reset()
+        self._streaks = {}
 
     def _not_finite(self, observation: Observation) -> Decision:
         stop = self._params.rules.not_finite and self._params.enabled
@@ -131,6 +146,8 @@ class StopController:
             risk=self._risk,
             unaligned=self._unaligned(),
             aligned_for=self._aligned_for(),
+            lost_for=self._lost_for(),
+            noise=self._noise(view),
             annealing=self._memory.annealing,
             drop_ahead=self._next_drop() is not None,
         )
@@ -200,6 +217,19 @@ class StopController:
         enabled = self._params.attention_monitoring.enabled
         return self._memory.step - since if enabled and since is not None else None
 
+    def _noise(self, view: View) -> float:
+        """Of one evaluation, as a share of the range, were those of a block independent."""
+        block = self._planned / self._interval / view.blocks
+        return view.noise * math.sqrt(block) / view.span if view.span > 0.0 else 0.0
+
+    def _lost_for(self) -> float | None:
+        """Share of the plan since attention collapsed; None where it reads, or is not watched."""
+        since = self._memory.lost_step
+        enabled = self._params.attention_monitoring.enabled and self._params.rules.collapse
+        return (
+            (self._memory.step - since) / self._planned if enabled and since is not None else None
+        )
+
     def _patience(self) -> float:
         share = self._memory.step / self._planned
         allowed = patience(
@@ -219,7 +249,7 @@ class StopController:
     def _waited(self) -> float:
         """Steps since anything better, since attention aligned, and since the last known drop."""
         memory, params = self._memory, self._params
-        since = memory.better_step
+        since = max(memory.better_step, memory.intervened_step or 0.0)
         aligned_for = self._aligned_for()
         if params.rules.guard and aligned_for is not None:
             since = max(since, memory.step - aligned_for)
@@ -244,6 +274,7 @@ class StopController:
             borne=self._waited() / patience_steps,
             falling=self._falling,
             ahead=self._ahead,
+            lost_for=self._lost_for(),
         )
 
     def _decision(self, step: float, cause: str, reason: str) -> Decision:

@@ -11,6 +11,7 @@ import numpy as np
 from kamerton.stopping.series import RecentBlocks, WholeCurve
 from kamerton.stopping.types import Observation
 from kamerton.stopping.view import View, block_noise
+from kamerton.stopping.voters.attention import lost, regained
 
 KEPT_BLOCKS = 32
 CHECKS = 96  # per plan: a block of evaluations is a check, and what rules and voters look at
@@ -35,6 +36,8 @@ class Memory:
         self.better_value = math.inf
         self.better_step: float = 0.0
         self.aligned_step: float | None = None
+        self.lost_step: float | None = None
+        self.intervened_step: float | None = None
         self._start = math.nan
         self._highest = -math.inf
         self._attention_best: float | None = None
@@ -70,8 +73,24 @@ class Memory:
         if known.size == 0:
             return
         self._attention_best = max(float(known[-1]), self._attention_best or -1.0)
+        self._take_loss_of_attention(float(known[-1]), self._attention_best)
         if self.aligned_step is None and self._attention_best >= guard_threshold:
             self.aligned_step = self.step
+
+    def _take_loss_of_attention(self, now: float, best: float) -> None:
+        """Mark where it was lost; where it reads again, it has aligned anew."""
+        if self.lost_step is None:
+            if lost(now, best):
+                self.lost_step = self.step
+        elif regained(now, best):
+            self.lost_step, self.aligned_step = None, self.step
+
+    def intervened(self, step: float, *, attention_anew: bool) -> None:
+        """Someone else changed the run after ``step``, and perhaps made its attention anew."""
+        self.intervened_step = step
+        if attention_anew:
+            self._recent["attention"].forget()
+            self._attention_best = self.aligned_step = self.lost_step = None
 
     @property
     def span(self) -> float:
@@ -131,7 +150,8 @@ class Memory:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Undo ``state``."""
         for name, absent in _MARKS.items():
-            setattr(self, name, absent if state[name] is None else state[name])
+            value = state.get(name)
+            setattr(self, name, absent if value is None else value)
         self._rates = [float(rate) for rate in state["rates"]]
         self._whole.restore(state["whole"])
         for name, blocks in self._recent.items():
@@ -147,6 +167,8 @@ _MARKS: dict[str, Any] = {
     "better_value": math.inf,
     "better_step": 0.0,
     "aligned_step": None,
+    "lost_step": None,
+    "intervened_step": None,
     "_start": math.nan,
     "_highest": -math.inf,
     "_attention_best": None,

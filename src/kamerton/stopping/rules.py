@@ -8,7 +8,6 @@ import numpy as np
 
 from kamerton.config.stopping_section import EarlyStoppingParams
 from kamerton.stopping.view import View
-from kamerton.stopping.voters.attention import collapsed
 from kamerton.stopping.voters.cusum import Cusum
 from kamerton.stopping.voters.forecast import Outlook
 from kamerton.stopping.voters.mann_kendall import trend
@@ -21,6 +20,7 @@ PROMISE = 0.5  # probability of an improvement that is waited for
 FALLING_PATIENCES = 2.0  # for how long a loss that comes down is waited for
 _EVIDENT = 1.0  # of the range: a loss above where it began
 _FALLING = -1.0  # Z below which a loss that is high comes down again
+_QUIET, _LOUD = 0.001, 0.01  # of the range: noise that forecasts need not mind, and do mind
 _SETTLING = 0.15  # of the plan after alignment, in which the loss follows attention
 _RECENT_ALARM = 6  # blocks
 
@@ -37,6 +37,8 @@ class Situation:
         risk: Of overfitting.
         unaligned: Attention is known, and has not read yet.
         aligned_for: Steps since it first read; None where it never did, or there is none.
+        lost_for: Share of the plan since attention collapsed; None where it reads, or never did.
+        noise: Of one evaluation, as a share of the range.
         annealing: The learning rate falls.
         drop_ahead: A known drop of the learning rate is still to come.
     """
@@ -48,6 +50,8 @@ class Situation:
     risk: Assessment
     unaligned: bool
     aligned_for: float | None
+    lost_for: float | None
+    noise: float
     annealing: bool
     drop_ahead: bool
 
@@ -55,7 +59,7 @@ class Situation:
 def diverges(now: Situation, params: EarlyStoppingParams) -> bool:
     """Whether the loss went up by much of its range, and does not come down again."""
     view = now.view
-    if view.recent.size < 4 or view.span <= 0.0:
+    if view.recent.size < 4 or view.span <= 0.0 or _heals(now.lost_for, params):
         return False
     above = (view.recent - view.best) / view.span
     lasts = params.divergence_wait * (0.4 if above[-1] > _EVIDENT else 1.0)
@@ -69,25 +73,36 @@ def diverges(now: Situation, params: EarlyStoppingParams) -> bool:
 
 
 def collapses(now: Situation, params: EarlyStoppingParams) -> bool:
-    """Whether attention is lost, and the loss has followed."""
+    """Whether attention is lost and the loss has followed, for longer than such a thing heals in.
+
+    Some collapses recover by themselves, and the run goes on to a better optimum.
+    """
     view = now.view
     return (
-        params.attention_monitoring.enabled
-        and collapsed(view)
+        now.lost_for is not None
+        and now.lost_for >= params.collapse_wait
         and view.recent.size > 0
         and float(view.recent[-1]) > view.best + params.collapse_share * view.span
     )
+
+
+def _heals(lost_for: float | None, params: EarlyStoppingParams) -> bool:
+    """Whether attention is lost, but for so short a time that it may yet come back."""
+    return lost_for is not None and lost_for < params.collapse_wait
 
 
 def overfits(now: Situation, patience_steps: float) -> bool:
     """Whether the risk is high, and speech made freely gets no better either.
 
     The loss under teacher forcing rises long before speech gets worse. Where nothing is known of
-    free-running speech, the rule is silent, and patience decides.
+    free-running speech, the rule is silent, and patience decides. So it is where the training loss
+    is not known to fall: a loss that rises with attention half lost is no overfitting.
     """
-    if now.risk.risk != "high" or now.waited < 0.5 * patience_steps:
+    if now.risk.risk != "high" or now.waited < 0.5 * patience_steps or now.lost_for is not None:
         return False
     view = now.view
+    if view.train.size < 4 or trend(view.train[-TREND_BLOCKS:]) >= 0.0:
+        return False
     signals = [
         (view.attention, -1.0),
         (view.gate_f1, -1.0),
@@ -102,13 +117,15 @@ def forecast_objection(now: Situation, params: EarlyStoppingParams) -> str:
     """Why the forecast may not end the run; "" where it may.
 
     A forecast knows curves that flatten. It is blind to what changes a curve's course, so any sign
-    of such a change takes the decision from it.
+    of such a change takes the decision from it. Under noise it knows less, so it waits.
     """
     ahead, own, rules = now.ahead, params.forecast, params.rules
     if ahead is None:
         return "there is no forecast"
+    wait = own.noisy_wait * min(1.0, max(0.0, (now.noise - _QUIET) / (_LOUD - _QUIET)))
+    begin = own.min_share + wait
     objections = {
-        f"less than {own.min_share:.0%} of the plan is over": now.view.share < own.min_share,
+        f"less than {begin:.0%} of the plan is over": now.view.share < begin,
         f"the chance to improve is {ahead.probability:.1%}": (
             ahead.probability > own.stop_probability
         ),
@@ -123,7 +140,9 @@ def forecast_objection(now: Situation, params: EarlyStoppingParams) -> str:
             and now.aligned_for is not None
             and now.aligned_for < _SETTLING * now.view.planned
         ),
+        "attention is lost, and may come back": _heals(now.lost_for, params),
         "the level has just changed": _changed(now.cusum, params.cusum.threshold),
+        "something better was only just found": now.waited < wait * now.view.planned,
         "the loss is above its best": _above(now.view, own.max_misfit),
     }
     return next((reason for reason, holds in objections.items() if holds), "")
@@ -156,6 +175,7 @@ def guard(
     borne: float,
     falling: bool,
     ahead: Outlook | None,
+    lost_for: float | None = None,
 ) -> str:
     """Why no patience may run out now; "" where it may.
 
@@ -169,16 +189,26 @@ def guard(
         borne: Steps without anything better, in patiences.
         falling: The loss has a trend downwards.
         ahead: The forecast; None where there is none.
+        lost_for: Share of the plan since attention collapsed; None where it reads.
     """
     if evaluations < params.min_evaluations:
         return f"only {evaluations} evaluations"
     if params.rules.guard and unaligned and share < params.attention_monitoring.guard_share:
         return "attention has not aligned yet"
+    if _heals(lost_for, params):
+        return "attention is lost, and may come back"
     if params.rules.schedule and next_drop is not None and next_drop <= patience_steps:
         return f"the learning rate drops in {next_drop:g}"
-    if params.rules.falling and falling and borne < FALLING_PATIENCES:
+    if borne < FALLING_PATIENCES:
+        return _hope(params, falling=falling, ahead=ahead)
+    return ""
+
+
+def _hope(params: EarlyStoppingParams, *, falling: bool, ahead: Outlook | None) -> str:
+    """What there is to wait for, though nothing better was found yet; "" for nothing."""
+    if params.rules.falling and falling:
         return "the loss is coming down"
-    if params.rules.promise and ahead and ahead.probability > PROMISE and borne < FALLING_PATIENCES:
+    if params.rules.promise and ahead and ahead.probability > PROMISE:
         return f"an improvement is to be expected ({ahead.probability:.0%})"
     return ""
 

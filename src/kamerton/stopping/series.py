@@ -95,14 +95,24 @@ class RecentBlocks:
     def state(self) -> dict[str, Any]:
         """Everything, as plain JSON values."""
         return {
+            "size": self._size,
             "means": list(self._means),
             "sum": self._sum,
             "known": self._known,
             "seen": self._seen,
         }
 
+    def forget(self) -> None:
+        """Know nothing of what was taken; a block that has begun goes on, and ends with others."""
+        self._means = []
+        self._sum, self._known = 0.0, 0
+
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Undo ``state``."""
+        """Undo ``state``; means of blocks of another size say nothing here, and are forgotten."""
+        if state.get("size", self._size) != self._size:
+            self.forget()
+            self._seen = 0
+            return
         self._means = [None if mean is None else float(mean) for mean in state["means"]]
         self._sum = float(state["sum"])
         self._known = int(state["known"])

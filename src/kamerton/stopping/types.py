@@ -115,6 +115,9 @@ class Controller(Protocol):
     def observe(self, observation: Observation) -> Decision:
         """Take one evaluation; once it said stop it keeps saying so."""
 
+    def intervened(self, step: float, *, attention_anew: bool = False) -> None:
+        """Someone else changed the run after ``step``: what was counted until then says nothing."""
+
     def state(self) -> dict[str, Any]:
         """Everything it remembers, as plain JSON values."""
 

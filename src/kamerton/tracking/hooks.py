@@ -69,6 +69,9 @@ class EvalFacts:
         adjustments: What hooks made of values so far: factor by name.
         batch_size: Utterances of a batch of average length, as they are now.
         recoveries: Interventions of the recovery so far.
+        recovery_step: When the last of them was made; 0 for none.
+        recovery_cause: The trouble it was made about; "" for none.
+        attention_reset_step: When one made attention anew; 0 for never.
     """
 
     step: int
@@ -85,6 +88,9 @@ class EvalFacts:
     adjustments: Mapping[str, float] = field(default_factory=dict)
     batch_size: float = 0.0
     recoveries: int = 0
+    recovery_step: int = 0
+    recovery_cause: str = ""
+    attention_reset_step: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,17 +118,33 @@ def _judge(rows: list[PlanRow], record: Record) -> None:
     if not open_rows:
         return
     given = record.fields
-    # Quality control judges by the fault's own figure, unless quality suffered.
-    by_fault = "outcome" in given and not str(given.get("reason")).startswith("quality")
-    before = ("measured_before",) if by_fault else ("quality_before", "before")
-    after = ("measured",) if by_fault else ("quality_after", "after")
+    verdict = _verdict(given)
+    before, after = _figures(given, verdict)
     values = asdict(rows[open_rows[-1]]) | {
-        "verdict": _verdict(given),
+        "verdict": verdict,
         "reverted": bool(given.get("reverted", given.get("outcome") == "reverted")),
-        "before": _number(given, *before),
-        "after": _number(given, *after),
+        "before": before,
+        "after": after,
     }
     rows[open_rows[-1]] = PlanRow(**values)
+
+
+def _figures(given: dict[str, Any], verdict: str) -> tuple[float | None, float | None]:
+    """The figure that judged it, before and after: the first that says what the verdict says."""
+    pairs = [
+        ("quality_before", "quality_after"),
+        ("loss_before", "loss_after"),
+        ("before", "after"),
+    ]
+    if "outcome" in given and not str(given.get("reason")).startswith("quality"):
+        pairs = [("measured_before", "measured")]  # quality control looks at the fault itself
+    found = [(_number(given, before), _number(given, after)) for before, after in pairs]
+    for before, after in found:
+        if before is not None and after is not None:
+            fell = after < before
+            if (verdict == "helped" and fell) or (verdict == "harmed" and not fell):
+                return before, after
+    return max(found, key=lambda pair: sum(value is not None for value in pair))
 
 
 def _verdict(given: dict[str, Any]) -> str:
@@ -142,12 +158,9 @@ def _verdict(given: dict[str, Any]) -> str:
             return str(given.get("verdict", PENDING))
 
 
-def _number(given: dict[str, Any], *names: str) -> float | None:
-    for name in names:
-        value = given.get(name)
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-    return None
+def _number(given: dict[str, Any], name: str) -> float | None:
+    value = given.get(name)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def as_markdown(plan: ImprovementPlan) -> str:

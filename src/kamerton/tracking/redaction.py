@@ -8,20 +8,22 @@ import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from kamerton.config.addresses import SECRET_WORDS
+
 MASK = "***"
 _MIN_BASE64_CHARS = 5  # fewer turn up by chance
 _MIN_SECRET_CHARS = 8
 
-_WORDS = r"(?:password|passwd|secret|token|api[_-]?key|access[_-]?key|credential)"
-_SECRET_NAME = re.compile(rf"(?i)(^|[._-]){_WORDS}s?($|[._-])")
+_SECRET_NAME = re.compile(rf"(?i)(^|[._-]){SECRET_WORDS}s?($|[._-])")
 _REFERENCE = re.compile(r"^\$\{\w+\}$")  # ${VARIABLE} names a secret without telling it
 _URL_LOGIN = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]{0,20}://)[^/@\s]+@")
+_WORD = re.compile(r'[^\s"]+')
 _BOT_TOKEN = re.compile(r"\b\d{8,}:[\w-]{30,}")
 # name=value, name: value (also with quotes), and --name value. A word is looked through once, from
 # its first sign on and without going back, or a long one would take the square of its length.
 _NAMED_VALUE = re.compile(
-    rf"(?i)(?<![\w.-])(?P<name>(?=[\w.-]*?{_WORDS})[\w.-]++['\"]?\s*+[=:]\s*+['\"]?"
-    rf"|(?=--[\w.-]*?{_WORDS})--[\w.-]++\s++['\"]?)"
+    rf"(?i)(?<![\w.-])(?P<name>(?=[\w.-]*?{SECRET_WORDS})[\w.-]++['\"]?\s*+[=:]\s*+['\"]?"
+    rf"|(?=--[\w.-]*?{SECRET_WORDS})--[\w.-]++\s++['\"]?)"
     r"(?P<value>[^\s'\"]+)"
 )
 
@@ -29,8 +31,19 @@ _NAMED_VALUE = re.compile(
 def redact_text(text: str) -> str:
     """``text`` with logins in URLs, bot tokens and values of secret-sounding names masked."""
     text = _URL_LOGIN.sub(rf"\g<scheme>{MASK}@", text)
+    text = _WORD.sub(_mask_login, text)
     text = _BOT_TOKEN.sub(MASK, text)
     return _NAMED_VALUE.sub(_mask_value, text)
+
+
+def _mask_login(match: re.Match[str]) -> str:
+    """A word with what stands between its first :// and its last @ masked.
+
+    Passwords that are not quoted as URLs ask for it may hold a slash and an @ themselves.
+    """
+    word = match[0]
+    begin, end = word.find("://"), word.rfind("@")
+    return f"{word[: begin + 3]}{MASK}{word[end:]}" if -1 < begin < end else word
 
 
 def _mask_value(match: re.Match[str]) -> str:

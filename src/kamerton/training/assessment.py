@@ -24,16 +24,17 @@ def assess(job: Job, trainee: Trainee, state: TrainState, hooks: Hooks) -> Train
     found = {"values": evaluation.values, "quality": evaluation.quality} if evaluation else None
     found = job.world.share(found)
     made, state = state, _evaluated(state, found["values"], found["quality"], job)
-    actions = hooks.eval(_eval_facts(made, state, found["values"], found["quality"], job))
-    steering = job.world.share(steered(state, actions) if evaluation else None)
+    answers = hooks.eval(_eval_facts(made, state, found["values"], found["quality"], job))
+    steering = job.world.share(steered(state, answers) if evaluation else None)
     state = dataclasses.replace(state, **steering)
     if evaluation is None:
         return state
     if state.best_step == state.step:
         scaler = to_be_saved(job, trainee, state)
-        kept = dataclasses.replace(state, hooks=hooks.memories())
+        kept = hooks.kept(state)
         job.checkpoints.save_best(job.model, job.optimizer, kept, scaler=scaler)
         job.tracker.log_event("best", step=state.step, quality=evaluation.quality)
+    actions = [answer.action for answer in answers]
     measured = record(actions, state.step, job.tracker, job.on_alert)
     job.tracker.log_metrics(evaluation.values | measured, state.step)
     illustrate(job, state.step, evaluation.example)
@@ -53,6 +54,8 @@ def _eval_facts(
         train_loss=mean_loss(made),
         adjustments=dict(state.adjustments),
         batch_size=state.epoch_scale * job.train.batch_size, recoveries=state.recovery.count,
+        recovery_step=state.recovery.last_step, recovery_cause=state.recovery.last_cause,
+        attention_reset_step=state.recovery.attention_reset_step,
     )  # fmt: skip
 
 
@@ -79,9 +82,8 @@ def _evaluated(state: TrainState, values: dict[str, float], quality: float, job:
     past = dataclasses.replace(
         state.recovery,
         best_diagonality=max(state.recovery.best_diagonality, diagonality),
-        first_quality=state.recovery.first_quality if state.evaluated_step else quality,
-        diverged=recovery.count_diverged(state, quality, job.train),
     )
+    past = recovery.with_mel_loss(past, values[names.VAL_MEL_LOSS], job.train)
     phase = phases.next_phase(
         state.phase, state.step, job.total_steps, diagonality, job.train.phases
     )

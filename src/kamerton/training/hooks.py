@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from kamerton.tracking.hooks import (
     Action,
@@ -28,6 +28,9 @@ from kamerton.training.step import StepResult
 
 _LOG = logging.getLogger("kamerton.training")
 
+BATCH_SCALE: Final = "batch_scale"  # beside names of values, in ``TrainState.steered_by``
+STOPPED: Final = "stopped"
+
 OnAlert = Callable[[str, str, Mapping[str, Any]], None]
 
 
@@ -46,18 +49,35 @@ class LoopFacts(StepFacts):
     controls: Controls
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a hook wants, and which."""
+
+    hook: str
+    action: Action
+
+
 class Hooks:
     """Calls all hooks of a run, and keeps their failures away from it."""
 
-    def __init__(self, hooks: Sequence[Hook]) -> None:
-        self._hooks = list(hooks)
+    def __init__(self, hooks: Sequence[Hook], *, failed: Collection[str] = ()) -> None:
+        """Take the hooks, but for those that failed before: a run goes on as it was."""
+        self._hooks = [hook for hook in hooks if hook.name not in failed]
+        self._failed = tuple(failed)
+        left_out = sorted({hook.name for hook in hooks} & set(failed))
+        if left_out:
+            _LOG.warning("%s failed earlier in this run, and is left out", ", ".join(left_out))
 
     def restore(self, memories: Mapping[str, Mapping[str, Any]]) -> None:
         """Give every hook what it remembered."""
         self._each("memory", lambda hook: hook.restore(memories.get(hook.name, {})))
 
-    def memories(self) -> dict[str, dict[str, Any]]:
-        """What all hooks remember, by name."""
+    def kept(self, state: TrainState) -> TrainState:
+        """``state`` as it is saved: with what all hooks remember, and which of them failed."""
+        memories = self._memories()  # where one may fail
+        return dataclasses.replace(state, hooks=memories, hooks_failed=self._failed)
+
+    def _memories(self) -> dict[str, dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}
 
         def keep(hook: Hook) -> None:
@@ -75,10 +95,14 @@ class Hooks:
         """Tell of the end of an epoch."""
         self._each("epoch", lambda hook: hook.on_epoch(facts))
 
-    def eval(self, facts: EvalFacts) -> list[Action]:
+    def eval(self, facts: EvalFacts) -> list[Answer]:
         """Tell of an evaluation; all answers in the order of the hooks."""
-        answers: list[Action] = []
-        self._each("evaluation", lambda hook: answers.extend(hook.on_eval(facts)))
+        answers: list[Answer] = []
+
+        def ask(hook: Hook) -> None:
+            answers.extend([Answer(hook.name, action) for action in hook.on_eval(facts)])
+
+        self._each("evaluation", ask)
         return answers
 
     @contextmanager
@@ -97,25 +121,51 @@ class Hooks:
                 call(hook)
             except Exception:  # whatever it is, the training does not end by it
                 self._hooks.remove(hook)
+                self._failed = (*self._failed, hook.name)
                 _LOG.exception("%s failed (%s) and is left out", hook.name, what)
 
 
-def steered(state: TrainState, actions: Sequence[Action]) -> dict[str, Any]:
-    """What actions make of how a run goes on: fields of its state, as plain values."""
+def steered(state: TrainState, answers: Sequence[Answer]) -> dict[str, Any]:
+    """What answers make of how a run goes on: fields of its state, as plain values."""
     adjustments, scale, stopped = dict(state.adjustments), state.batch_scale, state.stopped
-    for action in actions:
-        match action:
-            case Stop():
-                stopped = stopped or action.cause
-            case Adjust(factor=1.0):
-                adjustments.pop(action.parameter, None)
-            case Adjust():
-                adjustments[action.parameter] = action.factor
-            case ScaleBatch():
-                scale = action.scale
+    owners = dict(state.steered_by)
+    for answer in answers:
+        match answer.action:
+            case Stop(cause):
+                owners.setdefault(STOPPED, answer.hook)
+                stopped = stopped or cause
+            case Adjust(parameter, factor):
+                adjustments[parameter], owners[parameter] = factor, answer.hook
+                if factor == 1.0:  # taken back: nobody's
+                    del adjustments[parameter], owners[parameter]
+            case ScaleBatch(scale):
+                owners[BATCH_SCALE] = answer.hook
             case _:
                 pass
-    return {"adjustments": adjustments, "batch_scale": scale, "stopped": stopped}
+    return {
+        "adjustments": adjustments, "batch_scale": scale, "stopped": stopped, "steered_by": owners,
+    }  # fmt: skip
+
+
+def without_strangers(
+    state: TrainState, attached: Collection[str]
+) -> tuple[TrainState, dict[str, str]]:
+    """``state`` without what hooks that are not attached made of it, and what that was.
+
+    Returns:
+        The state, and the name of the hook by that of what was undone; empty for nothing.
+    """
+    gone = {what: hook for what, hook in state.steered_by.items() if hook not in attached}
+    if not gone:
+        return state, {}
+    state = dataclasses.replace(
+        state,
+        adjustments={k: value for k, value in state.adjustments.items() if k not in gone},
+        batch_scale=1.0 if BATCH_SCALE in gone else state.batch_scale,
+        stopped="" if STOPPED in gone else state.stopped,
+        steered_by={what: hook for what, hook in state.steered_by.items() if what not in gone},
+    )
+    return state, gone
 
 
 def record(

@@ -56,8 +56,9 @@ def act(decision: Decision, patient: Patient, state: TrainState) -> Outcome:
     past = state.recovery
     if decision.deed != "take_back":  # the end of one that was made long ago
         past = dataclasses.replace(
-            past, count=past.count + decision.counts, last_step=state.step, loud_steps=0, diverged=0
-        )
+            past, count=past.count + decision.counts, last_step=state.step,
+            last_cause=decision.cause, loud_steps=0, diverged=0,
+        )  # fmt: skip
     state = dataclasses.replace(state, recovery=past)
     done = _DEEDS[decision.deed](decision, patient, state)
     after = done.state.recovery
@@ -137,7 +138,9 @@ def _go_back_aligned(decision: Decision, patient: Patient, state: TrainState) ->
                 {"checkpoint": _step_of(saved), "checkpoint_diagonality": _diagonality(saved)},
             )  # fmt: skip
     count = reset_attention(patient.model, patient.optimizer, patient.train.seed, state.step)
-    state = _with(state, warmup_step=state.step, best_diagonality=0.0)
+    state = _with(
+        state, warmup_step=state.step, best_diagonality=0.0, attention_reset_step=state.step
+    )
     return Outcome(state, "made the attention layer anew", {"tensors_reset": float(count)})
 
 

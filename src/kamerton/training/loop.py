@@ -16,6 +16,7 @@ import json
 import math
 from typing import Any
 
+from kamerton.config.phase_ends import boundaries
 from kamerton.core.errors import PipelineError, StoppedError
 from kamerton.core.progress import Progress
 from kamerton.core.stop import StopRequest
@@ -35,6 +36,7 @@ from kamerton.training.controls import changes
 from kamerton.training.hooks import (
     Hooks,
     LoopFacts,
+    without_strangers,
 )
 from kamerton.training.job import Job, controls_of, to_be_saved
 from kamerton.training.loader import Loader
@@ -66,9 +68,8 @@ def train_model(
     train, total = job.train, job.total_steps
     trainee = Trainee(job.model, job.optimizer, train, job.data.audio, job.world)
     trainee.load_scaler(job.scaler)
-    hooks = Hooks(job.hooks if job.world.main else ())
-    hooks.restore(state.hooks)
-    shown = ShownProgress(on_progress, phases=len(phases.boundaries(train.phases)))
+    state, hooks = _taken_up(job, state)
+    shown = ShownProgress(on_progress, phases=len(boundaries(train.phases)))
     speed = Speedometer(job.data.device)
     state, stopping, begun = _first(state, job), False, state.step
     job.model.train()
@@ -150,6 +151,20 @@ def is_over(state: TrainState) -> bool:
     return bool(state.stopped or state.recovery.gave_up)
 
 
+def _taken_up(job: Job, state: TrainState) -> tuple[TrainState, Hooks]:
+    """The hooks, as they were; what was made by others, which are no longer attached, is undone.
+
+    Nobody would take it back: whoever goes on without a hook goes on without what it did.
+    """
+    hooks = Hooks(job.hooks if job.world.main else (), failed=state.hooks_failed)
+    hooks.restore(state.hooks)
+    attached = job.world.share([hook.name for hook in job.hooks] if job.world.main else None)
+    state, dropped = without_strangers(state, attached)
+    if dropped and job.world.main:
+        job.tracker.log_event("adjustments_dropped", step=state.step, dropped=dropped)
+    return state, hooks
+
+
 def _first(state: TrainState, job: Job) -> TrainState:
     """The state to start from: the first epoch has its share of the clips, too."""
     if state.step:
@@ -197,9 +212,10 @@ def _after(state: TrainState, result: StepResult, job: Job, trainee: Trainee) ->
         clip = clipping.remember(clip, result.grad_norm)
         if train.losses.adaptive_gate:
             gate = adaptive_gate.updated(gate, result.stops, step)
-    skipped_in_a_row = state.skipped_in_a_row
+    skipped_in_a_row, bad_steps = state.skipped_in_a_row, state.recovery.bad_steps
     if not _is_overflow(trainee, result):
         skipped_in_a_row = 0 if result.applied else skipped_in_a_row + 1
+        bad_steps += not result.applied
     return dataclasses.replace(
         state, step=step, epoch=position.epoch, batch=position.batch, epoch_share=position.share,
         epoch_scale=position.scale,
@@ -208,7 +224,7 @@ def _after(state: TrainState, result: StepResult, job: Job, trainee: Trainee) ->
         skipped=state.skipped + (not result.applied),
         skipped_in_a_row=skipped_in_a_row, phase=phase, clip=clip, gate=gate,
         awaits_evaluation=step == total or step % train.eval_interval_steps == 0,
-        recovery=dataclasses.replace(state.recovery, loud_steps=loud),
+        recovery=dataclasses.replace(state.recovery, loud_steps=loud, bad_steps=bad_steps),
     )  # fmt: skip
 
 
@@ -323,7 +339,7 @@ def _save(
     if job.world.main and (scheduled or now or job.checkpoints.overdue):
         job.tracker.flush()  # what leads up to a state is on disk when the state is
         scaler = to_be_saved(job, trainee, state)
-        kept = dataclasses.replace(state, hooks=hooks.memories())
+        kept = hooks.kept(state)
         job.checkpoints.save(job.model, job.optimizer, kept, scheduled=scheduled, scaler=scaler)
         note_status(job.run, "running", step=state.step, **_status(state, job.total_steps))
 

@@ -13,10 +13,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Final
 
+from kamerton.config.phase_ends import SHARES_OF_7, boundaries
 from kamerton.config.train_section import PhaseParams
 from kamerton.training.state import PhaseState
 
-SHARES_OF_7: Final = (1, 3, 2, 1)  # 500, 1500, 1000 and 500 of 3500 epochs
 EARLIEST_FACTOR: Final = 0.5  # what of its share a phase takes at least: evaluations are frequent
 LATEST_FACTOR: Final = 1.5  # what of its share a phase takes at most when its goal is not met
 
@@ -24,14 +24,6 @@ LATEST_FACTOR: Final = 1.5  # what of its share a phase takes at most when its g
 GUIDED_UNTIL_DIAGONALITY: Final = 0.7
 GUIDED_UNTIL_EVALUATIONS: Final = 5
 GUIDED_EMERGENCY: Final = 2.0  # where a phase had to end and attention does not hold yet
-
-
-def boundaries(params: PhaseParams) -> tuple[float, ...]:
-    """Where each phase ends, as shares of the budget; the last is 1."""
-    if params.count == 0:
-        return (1.0,)
-    sevenths = SHARES_OF_7 if params.count == len(SHARES_OF_7) else (1, 3, 3)
-    return tuple(sum(sevenths[: i + 1]) / 7 for i in range(len(sevenths)))
 
 
 def latest_end(index: int, params: PhaseParams) -> float:

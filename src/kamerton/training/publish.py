@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kamerton.config.phase_ends import boundaries
 from kamerton.core.files import output_directory, sha256_json, write_text
 from kamerton.metrics.alignment import summarise_attention
 from kamerton.model.description import VoiceDescription
@@ -12,7 +13,6 @@ from kamerton.model.tacotron2.model import Tacotron2
 from kamerton.tracking import RunDirectory, names
 from kamerton.training.checkpoint import read_checkpoint
 from kamerton.training.evaluation import Evaluation, evaluate
-from kamerton.training.phases import boundaries
 from kamerton.training.report import RunStory, training_page
 from kamerton.training.session import Session
 from kamerton.training.state import TrainState

@@ -5,8 +5,8 @@ non_finite   3 steps in a row that were not finite      halve the learning rate
              5 in a row                                 and go back to a checkpoint before them
 explosion    3 steps in a row with a gradient far       go back to the best checkpoint before them,
              above the usual one                        halve learning rate and clipping threshold
-divergence   two evaluations in a row that are far     the same
-             worse than the best
+divergence   two evaluations in a row whose mel loss   the same
+             is far above the best
 plateau      evaluations without a better one, and      let the learning rate rise anew, to twice
              budget left                                what it was; once in a run, and taken back
                                                         if that finds nothing better either
@@ -29,6 +29,7 @@ explosion and collapse end the run with its best model.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
@@ -36,10 +37,11 @@ from typing import Final, Literal
 from kamerton.config.schema import TrainParams
 from kamerton.training import clipping
 from kamerton.training.schedule import plateau_steps
-from kamerton.training.state import TrainState
+from kamerton.training.state import RecoveryState, TrainState
 from kamerton.training.step import StepResult
 
 DIVERGED_EVALUATIONS: Final = 2
+DIVERGED_RISE: Final = 0.5  # of the best: less is no divergence where little was gained so far
 NON_FINITE_TO_SLOW_DOWN: Final = 3
 NON_FINITE_TO_GO_BACK: Final = 5
 LOUD_STEPS: Final = 3
@@ -101,7 +103,7 @@ def decide(
         evaluated: Whether there was an evaluation at this step.
     """
     params, past = train.recovery, state.recovery
-    if not params.enabled or past.gave_up or state.step >= total:
+    if not params.enabled or past.gave_up or state.stopped or state.step >= total:
         return None
     left = past.count < params.max_recoveries
     if state.skipped_in_a_row:
@@ -110,7 +112,8 @@ def decide(
         return None
     trouble = _explosion(state)
     if trouble is None and evaluated:
-        trouble = _collapse(state, train) or _divergence(state)
+        # Where none is left, the stop decision has its own rule for a run that diverges.
+        trouble = _collapse(state, train) or (_divergence(state) if left else None)
     if trouble is not None:
         return trouble if left else dataclasses.replace(trouble, deed="stop", counts=False)
     if not evaluated:
@@ -143,26 +146,46 @@ def _explosion(state: TrainState) -> Decision | None:
     return Decision("explosion", "go_back_slower", state.step - loud, values=values)
 
 
-def count_diverged(state: TrainState, quality: float, train: TrainParams) -> int:
-    """Evaluations in a row, with this one, that are far worse than the best.
+def with_mel_loss(past: RecoveryState, mel_loss: float, train: TrainParams) -> RecoveryState:
+    """What is known after an evaluation of teacher-forced mel loss ``mel_loss``.
+
+    Not the figure of merit is compared: half of that is attention, free-running, which a gate that
+    does not open brings to nothing in one evaluation.
+    """
+    diverged = count_diverged(past, mel_loss, train)
+    first, best = past.first_mel_loss, past.best_mel_loss
+    if math.isfinite(mel_loss):
+        first = first if math.isfinite(first) else mel_loss
+        best = min(best, mel_loss)
+    return dataclasses.replace(
+        past, mel_loss=mel_loss, first_mel_loss=first, best_mel_loss=best, diverged=diverged
+    )
+
+
+def count_diverged(past: RecoveryState, mel_loss: float, train: TrainParams) -> int:
+    """Evaluations in a row, with this one, whose mel loss is far above the best.
+
+    That is by a share of what was gained since the first one, and by half of the best: a run that
+    begins with weights that are good already gains little, and its noise is no divergence.
 
     Args:
-        state: Before the evaluation.
-        quality: What it found, lower is better.
+        past: Before the evaluation.
+        mel_loss: What it found.
         train: Parameters.
     """
-    if not state.best_step:
+    best = past.best_mel_loss
+    if not math.isfinite(best):
         return 0
-    improved = state.recovery.first_quality - state.best_quality
-    bound = state.best_quality + train.recovery.divergence_share * improved
-    far = improved > 0 and not quality <= bound  # also where it is not a number
-    return state.recovery.diverged + 1 if far else 0
+    gained = train.recovery.divergence_share * (past.first_mel_loss - best)
+    bound = best + max(gained, DIVERGED_RISE * abs(best))
+    return 0 if mel_loss <= bound else past.diverged + 1  # also where it is not a number
 
 
 def _divergence(state: TrainState) -> Decision | None:
     if state.recovery.diverged < DIVERGED_EVALUATIONS:
         return None
-    values = {"best_quality": state.best_quality, "quality": state.quality}
+    past = state.recovery
+    values = {"best_mel_loss": past.best_mel_loss, "mel_loss": past.mel_loss}
     return Decision("divergence", "go_back_slower", state.best_step, values=values)
 
 

@@ -62,11 +62,13 @@ def begun(
         step=after.step, cause=cause, action=action,
         quality=before.quality if before.evaluated_step else math.nan, loss=train_loss,
         learning_rate_factor=before.recovery.learning_rate_factor,
-        clip_factor=before.recovery.clip_factor,
+        clip_factor=before.recovery.clip_factor, bad_steps=before.recovery.bad_steps,
     )  # fmt: skip
     first = before.recovery.trial
     if first is not None and not counts:
-        trial = dataclasses.replace(first, step=after.step, action=f"{first.action}; {action}")
+        trial = dataclasses.replace(
+            first, step=after.step, action=f"{first.action}; {action}", bad_steps=trial.bad_steps
+        )
     # The mean loss begins anew: what led into trouble is not to be counted for what came after.
     recovery = dataclasses.replace(after.recovery, trial=trial)
     return dataclasses.replace(after, recovery=recovery, loss_sum=0.0, loss_steps=0)
@@ -86,6 +88,9 @@ def judge(state: TrainState, total: int, train: TrainParams, *, train_loss: floa
     if trial is None or (state.step - trial.step < wait and state.step < total):
         return None
     verdict = _verdict(trial, state.quality, train_loss)
+    if trial.cause == "non_finite" and verdict != "harmed":
+        # What was not finite is in no mean, neither before nor after: the steps themselves say it.
+        verdict = "helped" if state.recovery.bad_steps == trial.bad_steps else "no_effect"
     past = dataclasses.replace(state.recovery, trial=None)
     reverted = verdict == "harmed" and (
         past.learning_rate_factor != trial.learning_rate_factor

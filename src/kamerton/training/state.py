@@ -70,6 +70,7 @@ class TrialState:
         loss: Mean training loss between that evaluation and the intervention.
         learning_rate_factor: What recoveries had left of it.
         clip_factor: What recoveries had left of it.
+        bad_steps: How many steps had not been finite by then.
     """
 
     step: int
@@ -79,6 +80,7 @@ class TrialState:
     loss: float
     learning_rate_factor: float
     clip_factor: float
+    bad_steps: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +90,19 @@ class RecoveryState:
     Attributes:
         count: Interventions made.
         last_step: The step of the last one; 0 before the first.
+        last_cause: Its trouble; "" before the first.
         learning_rate_factor: What they left of the learning rate.
         clip_factor: What they left of the clipping threshold.
         warmup_step: Where the learning rate last began to rise again; 0 for never.
         loud_steps: Steps in a row whose gradient was too large.
         best_diagonality: The best evaluation's attention so far, of the weights in use.
-        first_quality: The first evaluation's figure of merit; infinite before it.
+        first_mel_loss: The first evaluation's mel loss that was a number; infinite before it.
+        best_mel_loss: The least of all evaluations; infinite before the first.
+        mel_loss: The last evaluation's.
         collapses: How often attention was lost.
-        diverged: Evaluations in a row that were far worse than the best.
+        attention_reset_step: Where attention was last made anew; 0 for nowhere.
+        bad_steps: Steps that were not finite, without those of a loss scaler that finds its scale.
+        diverged: Evaluations in a row whose mel loss was far above the best.
         restart_step: Where a plateau made the learning rate rise anew; 0 for nowhere.
         restart_gain: What that multiplied ``learning_rate_factor`` by, while it is on trial or has
             proved itself; 1 once it was taken back.
@@ -105,13 +112,18 @@ class RecoveryState:
 
     count: int = 0
     last_step: int = 0
+    last_cause: str = ""
     learning_rate_factor: float = 1.0
     clip_factor: float = 1.0
     warmup_step: int = 0
     loud_steps: int = 0
     best_diagonality: float = 0.0
-    first_quality: float = float("inf")
+    first_mel_loss: float = float("inf")
+    best_mel_loss: float = float("inf")
+    mel_loss: float = float("inf")
     collapses: int = 0
+    attention_reset_step: int = 0
+    bad_steps: int = 0
     diverged: int = 0
     restart_step: int = 0
     restart_gain: float = 1.0
@@ -123,6 +135,7 @@ class RecoveryState:
         """Undo ``asdict``."""
         given = dict(values)
         trial = given.pop("trial", None)
+        given.pop("first_quality", None)  # of checkpoints made before mel losses were compared
         return cls(**given, trial=TrialState(**trial) if trial else None)
 
 
@@ -152,7 +165,10 @@ class TrainState:
         batch_scale: What hooks make of the batch size, from the next epoch on.
         epoch_scale: What they made of it for this epoch.
         stopped: Why a hook ended the run; "" where none did.
+        steered_by: Which hook made each of them: its name by that of the value, or by
+            ``batch_scale`` or ``stopped``.
         hooks: What each hook remembers, by its name.
+        hooks_failed: Names of the hooks that failed, and are left out.
     """
 
     step: int = 0
@@ -179,7 +195,9 @@ class TrainState:
     batch_scale: float = 1.0
     epoch_scale: float = 1.0
     stopped: str = ""
+    steered_by: dict[str, str] = field(default_factory=dict)
     hooks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    hooks_failed: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as a checkpoint holds them."""
@@ -195,5 +213,6 @@ class TrainState:
             clip=clip,
             gate=GateState(**given.pop("gate")),
             recovery=RecoveryState.from_dict(given.pop("recovery")),
+            hooks_failed=tuple(given.pop("hooks_failed", ())),
             **given,
         )

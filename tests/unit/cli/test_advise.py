@@ -67,8 +67,25 @@ def test_a_dataset_is_measured(made, history, capsys):
 def test_what_is_no_analysis_is_refused_with_a_fix(tmp_path, capsys):
     (tmp_path / "a.json").write_text('{"recommended_epochs": 5}')
     assert main.exit_code(["runs", "advise", str(tmp_path / "a.json")]) == 1
-    assert "kamerton analyze --force" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "kamerton analyze --force" in told
+    assert "it has no 'base_epochs'" in told
+    assert "KeyError" not in told
     assert main.exit_code(["runs", "advise", str(tmp_path / "none.json")]) == 4
+
+
+@pytest.mark.parametrize("lost", ["hours", "complexity", "confidence", "history"])
+def test_an_analysis_that_lacks_something_is_told_in_words(made, tmp_path, capsys, lost):
+    found = json.loads(made[1].read_text())
+    del found[lost]
+    (tmp_path / "a.json").write_text(json.dumps(found))
+    assert main.exit_code(["runs", "advise", str(tmp_path / "a.json")]) == 1
+    assert f"it has no '{lost}'" in capsys.readouterr().err
+
+
+def test_it_is_said_that_there_are_no_voices(tmp_path, capsys):
+    assert main.exit_code(["runs", "voices", "--runs", str(tmp_path)]) == 0
+    assert "lists no voice yet" in capsys.readouterr().err
 
 
 def test_voices_are_listed_and_given_a_stage(tmp_path, capsys):

@@ -90,3 +90,34 @@ def test_several_processes_are_sent_to_the_train_stage(called, monkeypatch, caps
     assert main.exit_code(["auto", "-q"]) == 2
     assert "torchrun" in capsys.readouterr().err
     assert called == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--mode", "train", "--trials", "2"], 2),
+        (["--model", "data/dataset"], 2),
+        (["-S", "tune.generations.count=5"], 3),
+        (["-S", "tune.sampler=cma_es", "-S", 'tune.search_space={"train.seed": {"type": "x"}}'], 3),
+        (["-S", "tracking.alerts.slack.enabled=true"], 3),
+        (["-S", "train.batch_size=-1"], 3),
+    ],
+)
+def test_a_dry_run_refuses_what_a_run_would(called, capsys, monkeypatch, arguments, code):
+    monkeypatch.delenv("SLACK_WEBHOOK", raising=False)
+    assert main.exit_code(["auto", "--dry-run", *arguments]) == code
+    assert "fix:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command", [["auto"], ["runs", "watch"], ["runs", "advise"], ["alerts", "test"]]
+)
+def test_help_fills_its_lines(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("TERMINAL_WIDTH", "100")
+    assert main.exit_code([*command, "--help"]) == 0
+    text = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    body = text[2 : next(i for i, line in enumerate(text) if line.startswith("╭"))]
+    pairs = [(a, b) for a, b in zip(body, body[1:], strict=False) if a and b]
+    for line, after in pairs:  # no line ends before the next word would not fit
+        assert len(line) + 1 + len(after.split()[0]) > 90, line

@@ -3,13 +3,21 @@ import math
 
 import numpy as np
 import pytest
+import yaml
 
 from kamerton.cli import main
+from kamerton.config.schema import TrainParams
 from kamerton.config.stopping_section import EarlyStoppingParams
-from kamerton.smart_tuner.early_stop import EarlyStopController
+from kamerton.smart_tuner.early_stop import (
+    EarlyStopController,
+    Recovered,
+    decision_fields,
+    known_drops,
+)
 from kamerton.smart_tuner.recorded_curve import read_curve
+from kamerton.smart_tuner.replay_report import replay_curve
 from kamerton.stopping import replay
-from kamerton.tracking import JsonlTracker, names
+from kamerton.tracking import JsonlTracker, names, read_records
 from kamerton.tracking.hooks import EvalFacts, Measure, Note, Stop
 from kamerton.tracking.quality import quality_of
 
@@ -35,6 +43,11 @@ def table(tmp_path, values):
 def replayed(capsys, *arguments):
     assert main.exit_code(["runs", "replay", *map(str, arguments), "--json"]) == 0
     return json.loads(capsys.readouterr().out)
+
+
+def test_a_table_has_no_metric_to_choose(table, capsys):
+    assert main.exit_code(["runs", "replay", str(table), "--metric", "loss"]) == 2
+    assert "--metric has no use" in capsys.readouterr().err
 
 
 def test_a_csv_is_answered_as_by_the_function(table, values, capsys):
@@ -97,12 +110,18 @@ def test_numbers_that_are_none_are_replayed_and_shown(tmp_path, capsys):
     assert shown["checkpoint"]["step"] == 29
 
 
-def test_a_run_is_replayed_as_it_was_lived(tmp_path, values, capsys):
-    """The recorded run's own hook and the replay of its record agree, vote for vote."""
-    watching = EarlyStopController.of(EarlyStoppingParams(), TOTAL, interval=INTERVAL)
-    lived = None
-    (tmp_path / "run").mkdir()
-    tracker = JsonlTracker(tmp_path / "run")
+def live(folder, watching, values, recovered=None):
+    """Record a run that ``watching`` watches and never ends; returns its stop.
+
+    Args:
+        folder: Where.
+        watching: The hook.
+        values: Mel losses.
+        recovered: Interventions: causes by the step that they follow.
+    """
+    lived, past = None, {"recoveries": 0, "recovery_step": 0}
+    folder.mkdir(exist_ok=True)
+    tracker = JsonlTracker(folder)
     for index, value in enumerate(values):
         step = INTERVAL * (index + 1)
         seen = {
@@ -116,7 +135,7 @@ def test_a_run_is_replayed_as_it_was_lived(tmp_path, values, capsys):
         tracker.log_metrics({names.TRAIN_LOSS: 0.5, names.LEARNING_RATE: 1e-3}, step)
         tracker.log_metrics(seen, step)
         facts = EvalFacts(step=step, total=TOTAL, values=seen, quality=quality_of(seen),
-                          train_loss=0.5, learning_rate=1e-3)  # fmt: skip
+                          train_loss=0.5, learning_rate=1e-3, **past)  # fmt: skip
         for action in watching.on_eval(facts):
             if isinstance(action, Note):
                 tracker.log_event(action.event, step=step, **action.fields)
@@ -124,7 +143,21 @@ def test_a_run_is_replayed_as_it_was_lived(tmp_path, values, capsys):
                 tracker.log_metrics(action.values, step)
             elif isinstance(action, Stop) and lived is None:
                 lived = step, action.cause, action.reason
+        if step in (recovered or {}):
+            figures = {"recoveries": past["recoveries"] + 1.0}
+            past |= {"recoveries": past["recoveries"] + 1, "recovery_step": step}
+            if recovered[step] == "collapse":  # there was no checkpoint that reads
+                past["attention_reset_step"], figures["tensors_reset"] = step, 9.0
+            tracker.log_event("recovery", step=step, cause=recovered[step], action="acted",
+                              values=figures)  # fmt: skip
     tracker.close("finished")
+    return lived
+
+
+def test_a_run_is_replayed_as_it_was_lived(tmp_path, values, capsys):
+    """The recorded run's own hook and the replay of its record agree, vote for vote."""
+    watching = EarlyStopController.of(EarlyStoppingParams(), TOTAL, interval=INTERVAL)
+    lived = live(tmp_path / "run", watching, values)
     for path in (tmp_path / "run", tmp_path / "run/metrics.jsonl"):
         shown = replayed(capsys, path)
         assert shown["metric"] == "quality"
@@ -133,6 +166,59 @@ def test_a_run_is_replayed_as_it_was_lived(tmp_path, values, capsys):
     assert replayed(capsys, path, "--metric", names.VAL_MEL_LOSS)["metric"] == names.VAL_MEL_LOSS
     assert main.exit_code(["runs", "replay", str(path), "--metric", "nothing"]) == 2
     assert names.VAL_MEL_LOSS in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("recovered", [{}, {300: "collapse", 700: "divergence"}])
+def test_what_its_hook_knew_of_a_run_its_replay_knows(tmp_path, values, recovered):
+    """Falls of the learning rate, the interval, its own parameters, and what was held."""
+    given = {
+        "eval_interval_steps": INTERVAL,
+        "changes": [{"from_share": 0.6, "learning_rate": 0.5}],
+        "early_stopping": {"patience_share": 0.2, "divergence_wait": 0.03},
+        "recovery": {"max_recoveries": 3, "cooldown_share": 0.1},
+    }
+    train = TrainParams.model_validate(given).resolved()
+    watching = EarlyStopController.of(
+        train.early_stopping, TOTAL, interval=INTERVAL, drops=known_drops(train, TOTAL),
+        recovery=train.recovery,
+    )  # fmt: skip
+    folder = tmp_path / "run"
+    worse = [value + (3.0 if index > 40 else 0.0) for index, value in enumerate(values)]
+    lived = live(folder, watching, worse, recovered)
+    assert lived is not None
+    (folder / "params.yaml").write_text(yaml.safe_dump({"train": given}))
+    told = [r.fields for r in read_records(folder / "metrics.jsonl") if r.name == "decision"]
+    assert any("held for a recovery" in fields["reason"] for fields in told)
+    played = replay_curve(read_curve(folder))
+    assert played.replay.decisions[-1].step == lived[0]
+    for recorded, decision in zip(told, played.replay.decisions, strict=False):
+        ours = decision_fields(decision) | {"planned_steps": TOTAL}
+        assert json.loads(json.dumps(ours)) == recorded
+    # Without its parameters, neither is known.
+    (folder / "params.yaml").unlink()
+    assert replay_curve(read_curve(folder)).replay.decisions[-1].step != lived[0]
+
+
+def test_taking_a_restart_back_is_no_intervention(tmp_path):
+    tracker = JsonlTracker(tmp_path)
+    tracker.log_metrics({names.VAL_LOSS: 1.0}, 10)
+    made = {"best_step": 5.0, "evaluations": 4.0, "recoveries": 1.0}
+    tracker.log_event("recovery", step=20, cause="plateau", action="let", values=made)
+    undone = {"best_step": 5.0, "restart_step": 20.0, "recoveries": 1.0}
+    tracker.log_event("recovery", step=40, cause="plateau", action="took", values=undone)
+    tracker.close("finished")
+    lived = read_curve(tmp_path).lived
+    once = Recovered(count=1, step=20)
+    assert [lived.recovered_before(step) for step in (20, 21, 50)] == [Recovered(), once, once]
+
+
+def test_parameters_that_cannot_be_read_are_told_of(tmp_path, caplog):
+    tracker = JsonlTracker(tmp_path)
+    tracker.log_metrics({names.VAL_LOSS: 1.0}, 10)
+    tracker.close("finished")
+    (tmp_path / "params.yaml").write_text("train: {learning_rate: high}\n")
+    assert read_curve(tmp_path).lived.train is None
+    assert "defaults are replayed" in caplog.text
 
 
 def test_tensorboard_is_replayed_as_the_same_curve(table, values, tmp_path, capsys):

@@ -127,6 +127,15 @@ def test_it_waits_until_a_change_has_come_and_was_lived_with() -> None:
     assert scales(run.steps(1).evaluate()) == [25 / 16]
 
 
+def test_an_epoch_that_ends_at_an_evaluation_brings_no_steps_of_the_new_size() -> None:
+    run = Run().steps(60)
+    assert scales(run.evaluate()) == [1.25]
+    run.steps(60).new_epoch()  # the evaluation is told of the size that comes
+    assert run.evaluate() == []
+    assert run.steps(RECENT_STEPS - 1).evaluate() == []
+    assert scales(run.steps(1).evaluate()) == [25 / 16]
+
+
 def test_short_memory_prevents_growth_and_nothing_else() -> None:
     asked: list[float] = []
 

@@ -7,13 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kamerton.config.schema import TrainParams
 from kamerton.config.stopping_section import EarlyStoppingParams
 from kamerton.config.train_section import RecoveryParams
 from kamerton.smart_tuner.early_stop import (
     EarlyStopController,
+    known_drops,
     observation_of,
     progress_text,
-    scheduled_drops,
 )
 from kamerton.stopping import Decision, StopController, Vote, replay
 from kamerton.tracking import names
@@ -59,11 +60,14 @@ class Scripted:
     """A controller that says what it is told to, and remembers what it was shown."""
 
     def __init__(self, decide):
-        self.decide, self.seen = decide, []
+        self.decide, self.seen, self.told = decide, [], []
 
     def observe(self, observation):
         self.seen.append(observation.step)
         return replace(self.decide(observation), step=observation.step)
+
+    def intervened(self, step, *, attention_anew=False):
+        self.told.append((step, attention_anew))
 
     def state(self):
         return {"seen": list(self.seen)}
@@ -173,7 +177,32 @@ def test_what_a_recovery_may_mend_is_held_until_none_comes():
     assert len(run(watching, [1.0] * 2)) == 2
     assert len(run(watching, [1.0] * 10, first=2, recoveries=1)) == 4
     watching = EarlyStopController(controller, max_recoveries=2, mending_steps=3 * INTERVAL)
-    assert len(run(watching, [1.0] * 10, recoveries=2)) == 1
+    assert len(run(watching, [1.0] * 10, recoveries=2, recovery_step=-TOTAL)) == 1
+
+
+def test_the_decision_is_told_once_of_each_intervention():
+    controller = Scripted(lambda _: CALM)
+    watching = EarlyStopController(controller)
+    run(watching, [1.0] * 3)
+    run(watching, [1.0] * 3, recoveries=1, recovery_step=50)
+    run(watching, [1.0] * 3, recoveries=2, recovery_step=90, attention_reset_step=90)
+    assert controller.told == [(50, False), (90, True)]
+    again = EarlyStopController(controller)
+    again.restore(json.loads(json.dumps(watching.memory())))
+    run(again, [1.0], recoveries=2, recovery_step=90, attention_reset_step=90)
+    run(again, [1.0], recoveries=3, recovery_step=95, attention_reset_step=90)
+    assert controller.told[2:] == [(95, False)]
+
+
+def test_the_last_recovery_too_is_given_its_time():
+    broken = replace(CALM, stop=True, cause="collapse", reason="attention is lost")
+    for count in (1, 2, 3):
+        watching = EarlyStopController(
+            Scripted(lambda _: broken), max_recoveries=3, mending_steps=4 * INTERVAL
+        )
+        answers = run(watching, [1.0] * 30, first=9, recoveries=count, recovery_step=9 * INTERVAL)
+        # The third has only its own time; before it, there is time for another one.
+        assert len(answers) == (4 if count == 3 else 4 + 4)
 
 
 @pytest.mark.parametrize("cause", ["patience", "forecast", "overfitting"])
@@ -244,9 +273,14 @@ def test_progress_in_words():
 
 
 def test_a_drop_of_the_rate_is_a_fall_to_half_or_less():
-    assert scheduled_drops((0.25, 0.5, 1.0), (1.0, 0.5, 0.4), 1000) == (250,)
-    assert scheduled_drops((1 / 7, 4 / 7, 6 / 7, 1.0), (1.0, 0.8, 0.5, 0.3), 700) == ()
-    assert scheduled_drops((1.0,), (1.0,), 700) == ()
+    def drops(*changes):
+        given = [{"from_share": share, "learning_rate": rate} for share, rate in changes]
+        return known_drops(TrainParams(changes=given), 1000)
+
+    assert drops((0.25, 0.5), (0.5, 0.8)) == (250,)
+    assert drops((0.25, 0.51)) == ()
+    assert drops((0.25, 0.8), (0.5, 0.625), (0.75, 0.5)) == (750,)
+    assert drops() == ()
 
 
 def test_a_drop_ahead_keeps_a_run_from_being_stopped():

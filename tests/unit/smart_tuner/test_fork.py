@@ -42,6 +42,23 @@ def test_a_copy_stands_where_it_was_cut(source: RunDirectory, tmp_path: Path) ->
     assert not (copy.path / "mlflow.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("steps", "kept"),
+    [([10], {"best.pt", "best_before.pt"}), ([10, 20], {"best.pt", "best_before.pt"}),
+     ([10, 30], {"best_before.pt"}), ([30], {"best_before.pt"}), ([10, 25, 30], set())],
+)  # fmt: skip
+def test_the_best_of_after_the_cut_stays_behind(
+    source: RunDirectory, tmp_path: Path, steps: list[int], kept: set[str]
+) -> None:
+    (source.checkpoints / "best_before.pt").write_text("best_before.pt")
+    tracker = JsonlTracker(source.path)
+    for step in steps:
+        tracker.log_event("best", step=step, quality=1.0 / step)
+    tracker.close("stopped")
+    copy = fork(source, tmp_path / "child", 20)
+    assert {path.name for path in copy.checkpoints.glob("best*")} == kept
+
+
 def test_what_the_copy_replaces_stays_in_its_parent(source: RunDirectory, tmp_path: Path) -> None:
     copy = fork(source, tmp_path / "child", 20)
     for path in copy.checkpoints.iterdir():

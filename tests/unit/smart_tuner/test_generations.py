@@ -210,6 +210,43 @@ def test_what_helps_in_probes_but_not_the_whole_run_is_not_kept(
     assert "not better than 0.0100 of trial 0" in tree.verdict
 
 
+def objective_of(tree: GenerationTree) -> float:
+    assert tree.objective is not None
+    return tree.objective
+
+
+@quick
+def test_the_whole_run_must_be_better_by_more_than_noise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    propose(monkeypatch, FASTER)
+    found = go(tmp_path / "first", make_params())
+    assert found.sigma == max(item.sigma or 0.0 for item in found.generations) > 0
+    for number, (margin, kept) in enumerate(((0.9, False), (1.1, True))):
+        objective = objective_of(found) + margin * found.sigma
+        best = TrialResult(0, "complete", {}, objective=objective)
+        tree = go(tmp_path / str(number), make_params(), best=best)
+        assert tree.objective == found.objective
+        assert tree.kept is kept
+
+
+@quick
+def test_a_trial_that_ended_itself_is_compared_with_what_was_made_until_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    propose(monkeypatch, FASTER)
+    whole = go(tmp_path / "whole", make_params())
+    curve = {20: 2.5, 60: 2.0}
+    best = TrialResult(0, "complete", {}, objective=2.0, step=60, curve=curve)
+    cut = go(tmp_path / "cut", make_params(), best=best)
+    assert objective_of(cut) > objective_of(whole)  # its loss falls to the end
+    assert "until step 60, where the trial ended itself" in cut.verdict
+    # Better than the trial only by what it trained longer: that is no reason.
+    middle = (objective_of(cut) + objective_of(whole)) / 2
+    longer = TrialResult(0, "complete", {}, objective=middle, step=60, curve=curve)
+    assert not go(tmp_path / "longer", make_params(), best=longer).kept
+
+
 @quick
 def test_the_second_generation_multiplies_what_the_first_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -282,6 +319,14 @@ def test_trials_count_although_the_unchanged_run_cannot_go_on(
     assert tree.complete
     assert tree.best_changes == ()
     assert "the best trial could not be repeated up to step 48" in tree.verdict
+    assert "`kamerton tune --force` tries again" in tree.verdict
+    assert tree.failed
+    assert finished_generations(study(tmp_path), make_params(), BEST) == tree
+    assert finished_generations(study(tmp_path), make_params(), BEST, again=True) is None
+    again = go(tmp_path, make_params(), again=True)  # the third time it works
+    assert again.kept
+    assert not again.failed
+    assert finished_generations(study(tmp_path), make_params(), BEST, again=True) == again
 
 
 @quick
@@ -360,6 +405,19 @@ def test_what_the_scheduler_proposes_is_tried(tmp_path: Path) -> None:
 def test_generations_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match="do not fit"):
         go(tmp_path, make_params(count=5))
+
+
+@quick
+def test_generations_that_do_not_fit_a_trial_that_was_shorter_leave_a_verdict(
+    tmp_path: Path,
+) -> None:
+    folder = study(tmp_path)
+    run = RunDirectory.create(folder.trial_runs(0), name="trial", fingerprint="f" * 16, params={})
+    (run.path / "origin.json").write_text(json.dumps({"total_steps": 5}))
+    tree = go(tmp_path, make_params())
+    assert tree.verdict.startswith("no generations: 1 generations of 0.3 of a run do not fit")
+    assert (tree.total_steps, tree.kept, tree.best_changes) == (5, False, ())
+    assert finished_generations(folder, make_params(), BEST) == tree
 
 
 @quick

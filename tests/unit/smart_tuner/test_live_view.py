@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from kamerton.core.files import file_lock
 from kamerton.smart_tuner.live_frame import Frame, Settled, take_frame
 from kamerton.smart_tuner.live_view import lines, render
 from kamerton.smart_tuner.log_watcher import LogWatcher, run_folders, sources_in
@@ -191,6 +192,47 @@ def test_where_no_blocks_can_be_printed_other_signs_are(
         console.print(render(frame, console))
     text = (tmp_path / "out").read_text(encoding="ascii")
     assert "val mel loss" in text
+
+
+def test_a_study_that_a_tuner_holds_goes_on_between_two_trials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = make_study(tmp_path, monkeypatch)
+    with MetricsStore(tmp_path / "metrics.db") as store:
+        with file_lock(study / ".lock"):
+            frame = frame_of(tmp_path, store)
+            assert not any(run.state == "running" for run in frame.runs)
+            assert not frame.over
+            assert frame.as_json()["studies"][0]["running"] is True
+            assert not frame_of(tmp_path, store).over  # a watcher does not hold it itself
+        assert frame_of(tmp_path, store).over
+    assert not Frame([]).over
+
+
+def test_records_cannot_move_the_terminal_nor_fake_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evil = "a\x1b]0;title\x07\nfake\r\x9b2Jend"
+    vote = {"voter": evil, "score": 1.0, "confidence": 1.0, "reason": evil}
+    events = [
+        RunEvent(evil, 3, evil, {evil: evil}),
+        RunEvent("run", 3, "decision", {"stop": True, "reason": evil, "cause": evil}),
+        MetricEvent("run", 3, None, evil, math.nan, 0.0),
+    ]
+    tracker = record(make_run(tmp_path), 100, monkeypatch)
+    tracker.log_event(evil, step=100, **{evil: evil})
+    tracker.log_event("decision", step=100, **{**DECISION, "votes": [vote], "status": evil})
+    tracker.flush()
+    with MetricsStore(tmp_path / "metrics.db") as store:
+        text = shown(frame_of(tmp_path, store), width=400)
+    with WatchLog(tmp_path / "smart_tuner.log") as log:
+        log.write(events)
+    told = lines(events)
+    logged = (tmp_path / "smart_tuner.log").read_text(encoding="utf-8").splitlines()
+    assert (len(told), len(logged)) == (2, 3)
+    for line in (*told, *logged, *text.splitlines()):
+        assert not re.search(r"[\x00-\x1f\x7f-\x9f]", line), line
+    assert not any(line.lstrip("│ ").startswith("fake") for line in text.splitlines())
 
 
 def test_nothing_yet_is_said() -> None:

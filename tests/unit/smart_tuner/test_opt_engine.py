@@ -270,14 +270,19 @@ def test_bohb_prunes_with_hyperband_and_warns_when_it_cannot_learn(
 @pytest.mark.parametrize(
     ("tune", "expected"),
     [
-        ({}, "successive_halving"),
-        ({"sampler": "gp"}, "successive_halving"),
+        ({}, "none"),
+        ({"trials": 30}, "none"),
+        ({"trials": 31}, "successive_halving"),
+        ({"trials": 30, "sampler": "random"}, "none"),
+        ({"trials": 31, "sampler": "random"}, "successive_halving"),
+        ({"trials": 31, "sampler": "gp"}, "none"),
+        ({"trials": 30, "pruner": "successive_halving"}, "successive_halving"),
         ({"sampler": "auto"}, "none"),
         ({"sampler": "auto", "trials": 151}, "successive_halving"),
         ({"sampler": "auto", "pruner": "median"}, "median"),
     ],
 )
-def test_trials_of_auto_are_whole_unless_a_pruner_is_named(
+def test_trials_are_whole_in_short_studies_and_with_the_gp_unless_a_pruner_is_named(
     tune: dict[str, Any], expected: str
 ) -> None:
     assert resolve_pruner(make_params(**tune).tune) == expected

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from kamerton.config.schema import Params
 from kamerton.core.errors import ParamsError, PipelineError
-from kamerton.smart_tuner import opt_engine, storage
+from kamerton.smart_tuner import katib, opt_engine, storage, storage_outage
 from kamerton.smart_tuner.opt_engine import OptimizationEngine, RunningTrial, TrialResult
-from kamerton.smart_tuner.study import best_of
+from kamerton.smart_tuner.study import baseline_of, best_of, trial_params
 from tests.unit.smart_tuner.study_runs import SPACE, make_params, run_study, run_trial
 
 optuna = pytest.importorskip("optuna")
@@ -255,6 +255,9 @@ def test_trials_of_a_silent_tuner_are_written_off_and_of_a_living_one_are_not(
     [
         ("sqlite:///study.db", "one writer"),
         ("postgresql://me:secret@host/db", "credentials"),
+        ("postgresql://host/db?user=me&password=hidden", "credentials"),
+        ("postgresql://host/db?sslpassword=hidden", "credentials"),
+        ("postgresql://[host/db", "no valid URL"),
         ("studies", "URL"),
     ],
 )
@@ -270,6 +273,16 @@ def test_a_server_that_is_not_there_is_named_without_its_password(
     with pytest.raises(PipelineError, match="nodatabase://host/studies") as caught:
         shared(make_params(storage="env:STUDY_URL"), "a")
     assert "secret" not in str(caught.value)
+    for odd in ("postgresql://me:sec/ret@host:1/db", "postgresql://me:sec@ret@host/db?password=ret",
+                "postgresql://[me:secret/db"):  # fmt: skip
+        monkeypatch.setenv("STUDY_URL", odd)
+        with pytest.raises((PipelineError, ParamsError)) as caught:
+            shared(make_params(storage="env:STUDY_URL"), "a")
+        assert "ret@" not in str(caught.value)
+        assert "sec" not in str(caught.value)
+    monkeypatch.setenv("STUDY_URL", "sqlite:///study.db")
+    with pytest.raises(ParamsError, match="one writer"):
+        shared(make_params(storage="env:STUDY_URL"), "a")
     monkeypatch.setattr(storage, "_READY_SECONDS", 0.2)
     with pytest.raises(PipelineError, match=r"grpc://127\.0\.0\.1"):
         shared(make_params(storage="grpc://127.0.0.1:1"), "a")
@@ -279,7 +292,8 @@ def test_a_server_that_is_not_there_is_named_without_its_password(
 
 
 def test_a_database_is_used_as_a_storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STUDY_URL", f"sqlite:///{tmp_path}/study.db")  # stands for a server here
+    # Stands for a server here.
+    monkeypatch.setattr(storage, "_resolved", lambda _: f"sqlite:///{tmp_path}/study.db")
     params = make_params(SPACE, trials=3, storage="env:STUDY_URL", pruner="none")
     engine = shared(params, "a")
     while trial := engine.next_trial():
@@ -287,3 +301,118 @@ def test_a_database_is_used_as_a_storage(tmp_path: Path, monkeypatch: pytest.Mon
         engine.finish(trial)
     assert [item.state for item in shared(params, "b").finished()] == ["complete"] * 3
     assert shared(params, "b").is_complete()
+
+
+class Away:
+    """Lets the calls of a server fail as long as ``left`` says."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.left, self.slept = 0, list[float]()
+        from optuna.storages import GrpcStorageProxy
+
+        for name in ("get_all_trials", "set_trial_user_attr", "create_new_trial"):
+            monkeypatch.setattr(GrpcStorageProxy, name, self._failing(GrpcStorageProxy, name))
+        self.now = 0.0
+        monkeypatch.setattr(storage_outage.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(storage_outage.time, "sleep", self._sleep)
+
+    def _sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.slept.append(seconds)
+
+    def _failing(self, owner: Any, name: str) -> Any:
+        call = getattr(owner, name)
+
+        def made(*given: Any, **more: Any) -> Any:
+            if self.left > 0:
+                self.left -= 1
+                raise ConnectionError("me:secret@host is away")
+            return call(*given, **more)
+
+        return made
+
+
+def test_a_storage_that_is_away_for_a_while_is_waited_for(
+    server: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    away = Away(monkeypatch)
+    engine = shared(make_params(SPACE, trials=2, storage=server), "a")
+    away.left = 4
+    trial = engine.next_trial()
+    assert trial is not None
+    assert trial.number == 0
+    assert away.slept == [0.5, 1.0, 2.0, 4.0]
+    assert "works again" in caplog.text
+    run_trial(trial)
+    away.left = 1
+    assert engine.can_finish(trial)
+    assert engine.finish(trial).state == "complete"
+    away.left = 10**6
+    with pytest.raises(PipelineError, match=r"does not answer \(ConnectionError\)") as caught:
+        engine.next_trial()
+    assert "secret" not in f"{caught.value} {caplog.text}"
+    assert away.now < storage_outage._PATIENCE_SECONDS + 10
+    assert max(away.slept) == 30.0
+
+
+def test_a_sign_of_life_that_does_not_get_through_ends_nothing_and_waits_for_nobody(
+    server: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    away = Away(monkeypatch)
+    engine = shared(make_params(SPACE, trials=2, storage=server), "a")
+    trial = engine.next_trial()
+    assert trial is not None
+    away.left = 100
+    engine.beat()
+    assert away.left == 99
+    engine.beat()  # not so soon again
+    assert away.left == 99
+    assert away.slept == []
+    assert "does not answer" not in caplog.text
+    assert caplog.text.count("failed") == 1
+    away.left, away.now = 0, 11.0
+    engine.beat()
+    assert (
+        shared(make_params(SPACE, trials=2, storage=server), "b")
+        ._trials()[0]
+        .user_attrs["kamerton.beat"]
+    )
+
+
+def test_a_trial_whose_tuner_died_before_it_had_a_point_is_recorded(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = make_params(SPACE, trials=6, storage=server, startup_trials=1)
+    dying, living = shared(params, "dying"), shared(params, "living")
+    assert dying._study.ask().number == 0
+    now = [1000.0]
+    monkeypatch.setattr(opt_engine.time, "monotonic", lambda: now[0])
+    living.beat()
+    now[0] += 700.0
+    living.beat()
+    (lost,) = living.finished()
+    assert (lost.number, lost.state, set(lost.params)) == (0, "failed", set(SPACE))
+    shown: list[int] = []
+    drawn = opt_engine.draw
+
+    def noted(number: int, tune: Any, sampler: Any, known: Any) -> Any:
+        shown.extend(item.number for item in known)
+        return drawn(number, tune, sampler, known)
+
+    monkeypatch.setattr(opt_engine, "draw", noted)
+    while trial := living.next_trial():
+        run_trial(trial)
+        living.finish(trial)
+    assert living.is_complete()
+    results = living.finished()
+    assert [item.number for item in results] == list(range(6))
+    assert baseline_of(results) is None  # not the first that there is
+    assert best_of(results) is not None
+    assert 1 in shown
+    assert 0 not in shown  # nobody tried that point
+
+
+def test_no_trainer_is_told_where_the_study_is_kept() -> None:
+    params = make_params(SPACE, storage="postgresql://host/studies")
+    assert trial_params(params, {}).tune.storage is None
+    assert "postgresql" not in katib.render(katib.manifests(params, image="image"))

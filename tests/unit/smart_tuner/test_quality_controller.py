@@ -85,6 +85,8 @@ class Run:
     total: int = TOTAL
     phase: int = 2
     recoveries: int = 0
+    cause: str = ""
+    reset_step: int = 0
     count: int = 0
     factors: dict[str, float] = field(default_factory=dict)
     actions: list[tuple[int, Action]] = field(default_factory=list)
@@ -103,6 +105,7 @@ class Run:
             facts = EvalFacts(
                 step=self.count * INTERVAL, total=self.total, phase=self.phase, values=values,
                 quality=self.quality(self.count, self.factors), recoveries=self.recoveries,
+                recovery_cause=self.cause, attention_reset_step=self.reset_step,
                 adjustments=dict(self.factors),
             )  # fmt: skip
             for action in self.hook.on_eval(facts):
@@ -336,6 +339,29 @@ def test_a_recovery_during_a_trial_ends_it() -> None:
     assert run.factors == {"guided_attention_weight": 1.0}
     run.evaluate(20)
     assert [fields["parameter"] for _, fields in run.notes("intervention")][1:] == ["dropout"]
+
+
+def test_a_learning_rate_that_rises_anew_ends_a_trial_and_condemns_nothing() -> None:
+    run = Run(guided).evaluate(5)
+    run.recoveries, run.cause = 1, "plateau"
+    run.evaluate()
+    ((_, effect),) = run.notes("intervention_effect")
+    assert (effect["outcome"], effect["reason"]) == ("reverted", "the learning rate rises anew")
+    assert run.factors == {"guided_attention_weight": 1.0}
+    run.evaluate(20)
+    assert [fields["parameter"] for _, fields in run.notes("intervention")] == [
+        "guided_attention_weight", "guided_attention_weight",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("anew", [True, False])
+def test_attention_that_was_made_anew_has_lost_nothing(anew: bool) -> None:
+    run = Run(lambda count, _: {names.ATTENTION_SCORE: 0.92 if count <= 5 else 0.3}).evaluate(5)
+    run.recoveries, run.cause = 1, "collapse"
+    run.reset_step = 5 * INTERVAL if anew else 0
+    run.evaluate(2).killed().evaluate(10)
+    faults = {fault for _, note in run.notes("quality_issues") for fault in note["issues"]}
+    assert ("attention_degraded" in faults) == (not anew)
 
 
 def test_after_a_recovery_three_evaluations_are_waited_for() -> None:

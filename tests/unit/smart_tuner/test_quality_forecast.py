@@ -181,14 +181,20 @@ def test_a_hook_that_is_restored_says_what_the_other_would_have_said():
     assert evaluate(other, 12, 0.3) != []
 
 
-def test_steps_that_a_recovery_took_back_are_forgotten():
-    straight, back = QualityForecast(), QualityForecast()
-    evaluate(back, 2, 3.0)
-    evaluate(back, 6, 0.01)
-    evaluate(back, 4, 2.0)
-    evaluate(straight, 2, 3.0)
-    evaluate(straight, 4, 2.0)
-    assert evaluate(back, 11, 1.0) == evaluate(straight, 11, 1.0)
+def test_runs_that_were_finished_meanwhile_do_not_change_what_is_told():
+    def past(count):
+        curves = [[(10 * n, 2.0 - n / (90 + 10 * number)) for n in range(1, 101)]
+                  for number in range(count)]  # fmt: skip
+        return [PastCurve(tuple(one), 1000, name=f"r{i}") for i, one in enumerate(curves)]
+
+    one, other, later = QualityForecast(past(3)), QualityForecast(past(5)), QualityForecast(past(5))
+    evaluate(one, 50, 3.0, total=1000)
+    other.restore(json.loads(json.dumps(one.memory())))
+    later.restore({})  # it saw nothing, so it knows what there is now
+    told = evaluate(one, 100, 2.5, total=1000)
+    assert evaluate(other, 100, 2.5, total=1000) == told
+    assert told[0].fields["runs"] == 3
+    assert evaluate(later, 100, 2.5, total=1000)[0].fields["runs"] == 5
 
 
 def test_the_hook_knows_the_history_and_does_without(tmp_path, caplog):

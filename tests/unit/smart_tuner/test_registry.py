@@ -1,9 +1,11 @@
 """The registry beside the runs: what is kept, what is replaced, and where it comes from."""
 
+import math
+
 import pytest
 
 from kamerton.config.schema import Params
-from kamerton.core.errors import UsageError
+from kamerton.core.errors import PipelineError, UsageError
 from kamerton.core.files import sha256_file, write_json
 from kamerton.smart_tuner.registry import ModelRegistry, entry_of, register_best
 from kamerton.tracking import RunDirectory, names
@@ -174,3 +176,28 @@ def test_mlflow_gets_a_new_best_once_and_promote_takes_the_same_version(runs, ml
         params=params,
     )  # fmt: skip
     assert again.mlflow_version == "1"
+
+
+def test_the_list_of_another_version_is_left_alone(runs, caplog):
+    register(runs, "a", 0.5)
+    index = runs / "registry" / "index.json"
+    content = index.read_text().replace('"format": 1', '"format": 2')
+    index.write_text(content)
+    with pytest.raises(PipelineError, match="another version of kamerton"):
+        ModelRegistry(runs / "registry").entries()
+    assert register(runs, "b", 0.4) is None
+    assert "another version" in caplog.text
+    assert index.read_text() == content
+    assert not list(index.parent.glob("*damaged*"))
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_a_figure_that_is_no_number_is_never_the_best(runs, caplog, number):
+    assert register(runs, "a", number) is None
+    assert "not finite" in caplog.text
+    registry = ModelRegistry(runs / "registry")
+    assert registry.entries() == []
+    good = register(runs, "b", 0.5)
+    home = runs / "registry" / good.key / "entry.json"  # as an earlier version kept it
+    home.write_text(home.read_text().replace("0.6", "NaN"))
+    assert register(runs, "c", 0.9).stage == "staging"

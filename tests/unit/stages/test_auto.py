@@ -1,6 +1,7 @@
 """Several stages in one go: what runs, in which order, with what, and what is kept."""
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -282,3 +283,38 @@ def test_the_real_stages_make_a_voice_and_teach_the_next_recommendation(tmp_path
     assert len(told) == 1
     assert told[0].fields["low"] <= told[0].fields["final_quality"] <= told[0].fields["high"]
     assert any("forecast/low" in record.values for record in records)
+
+
+def test_history_is_looked_for_beside_the_runs_unless_another_is_named(stages):
+    run("optimize", stages)
+    assert stages.calls[0][2].analyze.history == str(stages.places.runs / "history.db")
+    for history in (None, "other.db"):
+        params = Params().with_overrides({"analyze": {"history": history}})
+        run("optimize", stages, params, force=True)
+        assert stages.calls[-2][2].analyze.history == history
+    given = Params().marked_as_given({"analyze.history"})
+    run("optimize", stages, given, force=True)
+    assert stages.calls[-2][2].analyze.history == "runs/history.db"
+    run("optimize", stages, replace_runs := Params(), force=True)
+    assert replace_runs.analyze.history == "runs/history.db"
+
+
+def test_two_at_once_train_into_places_of_their_own(stages, monkeypatch):
+    seen = []
+    inner = stages.train
+
+    def train(paths, params, force):
+        seen.append(paths["model"])
+        if len(seen) == 1:  # another process begins meanwhile
+            monkeypatch.setattr("os.getpid", lambda pid=os.getppid(): pid)
+            run("train", stages)
+            assert seen[0].parent.is_dir()
+            monkeypatch.undo()
+        return inner(paths, params, force)
+
+    stages.train = train
+    run("train", stages)
+    first, second = seen
+    assert first.parent != second.parent
+    assert not first.parent.exists()
+    assert (stages.places.model / "model.json").is_file()

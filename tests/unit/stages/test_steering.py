@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from kamerton.config.schema import Params
-from kamerton.stages.steering import _drops, steering
+from kamerton.smart_tuner.early_stop import known_drops
+from kamerton.stages.steering import steering
 from kamerton.tracking import RunDirectory
 from kamerton.training.distributed import World
 
@@ -46,9 +47,22 @@ def test_everything_is_attached_that_the_parameters_ask_for(tmp_path: Path) -> N
     [
         ({}, ()),
         ({"phases": {"count": 0}}, ()),
+        # Where a phase with a goal ends, nobody knows beforehand.
+        ({"phases": {"learning_rate_factors": (1.0, 0.5, 0.1, 0.05)}}, (600,)),
+        ({"phases": {"learning_rate_factors": (1.0, 1.0, 0.9, 0.45)}}, (600,)),
+        ({"phases": {"count": 3, "learning_rate_factors": (1.0, 0.5, 0.1, 0.01)}}, ()),
         ({"phases": {"count": 0}, "changes": [{"from_share": 0.5, "learning_rate": 0.5}]}, (350,)),
         ({"phases": {"count": 0}, "changes": [{"from_share": 0.5, "dropout": 0.5}]}, ()),
     ],
 )
 def test_known_falls_of_the_learning_rate(train: dict[str, Any], drops: tuple[int, ...]) -> None:
-    assert _drops(Params.model_validate({"train": train}).train, 700) == drops
+    assert known_drops(Params.model_validate({"train": train}).train, 700) == drops
+
+
+def test_only_the_main_process_is_steered(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path, name="voice", fingerprint="f" * 8, params={})
+    other = session(Params(), tmp_path)
+    other.world = SimpleNamespace(main=False)
+    with steering(other, run, tmp_path / "analysis.json") as steered:
+        assert steered.hooks == []
+        steered.begins(run, 700)  # tells nobody

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kamerton.config.stopping_section import EarlyStoppingParams, EnsembleWeights
+from kamerton.config.stopping_section import EnsembleWeights
 from kamerton.stopping import Observation, StopController, replay
 from kamerton.stopping.patience import evidence, patience, stage_of
 from kamerton.stopping.types import Vote
@@ -121,21 +121,23 @@ def test_weights_go_to_the_voters_that_are_present():
 
 
 def test_patience_follows_stage_state_evidence_and_surprise():
-    given_params = EarlyStoppingParams()
+    shares = {"warmup": (0.1, 1.5), "main": (0.5, 1.0), "fine_tune": (0.4, 0.7)}
+    stages = [{"name": n, "share": s, "multiplier": m} for n, (s, m) in shares.items()]
+    given_params = params(stages=stages, patience_share=0.35)
 
     def steps_at(share, proof=0.0, **changes):
         return patience(given_params, 100, share, proof, **{"aligned": True, **changes})
 
-    assert steps_at(0.05) == pytest.approx(33 * 1.5)
-    assert steps_at(0.3) == pytest.approx(33)
-    assert steps_at(0.9) == steps_at(1.5) == pytest.approx(33 * 0.7)
-    assert steps_at(0.9, aligned=False) == pytest.approx(33 * 1.5)
-    assert steps_at(0.9, 1.0) == pytest.approx(33 * 0.7 * 0.7)
-    assert steps_at(0.9, -1.0) == pytest.approx(33 * 0.7 * 1.3)
+    assert steps_at(0.05) == pytest.approx(35 * 1.5)
+    assert steps_at(0.3) == pytest.approx(35)
+    assert steps_at(0.9) == steps_at(1.5) == pytest.approx(35 * 0.7)
+    assert steps_at(0.9, aligned=False) == pytest.approx(35 * 1.5)
+    assert steps_at(0.9, 1.0) == pytest.approx(35 * 0.7 * 0.7)
+    assert steps_at(0.9, -1.0) == pytest.approx(35 * 0.7 * 1.3)
     assert steps_at(0.3, 1.0) == steps_at(0.3)  # too early to shorten it
-    assert steps_at(0.9, misfit=0.5) == pytest.approx(33 * 0.7 * 1.5)
+    assert steps_at(0.9, misfit=0.5) == pytest.approx(35 * 0.7 * 1.5)
     plain = given_params.model_copy(update={"adaptive_patience": False})
-    assert patience(plain, 100, 0.9, 1.0, aligned=False, misfit=1.0) == pytest.approx(33)
+    assert patience(plain, 100, 0.9, 1.0, aligned=False, misfit=1.0) == pytest.approx(35)
     assert stage_of(given_params.stages, 0.1).name == "main"
 
 
@@ -144,11 +146,11 @@ def test_few_evaluations_are_not_a_long_wait_however_many_steps_they_span():
         controller = StopController(params(**changes), 1000.0, interval=1000.0 / count)
         return controller.observe(Observation(900.0, 1.0)).patience_steps
 
-    assert allowed(200) == pytest.approx(0.33 * 0.7 * 1000)
+    assert allowed(200) == pytest.approx(0.3 * 1000)
     assert allowed(60) == pytest.approx(24 * 1000 / 60)
     assert allowed(10) == pytest.approx(600)
-    assert allowed(10, patience_evaluations=1) == pytest.approx(0.33 * 0.7 * 1000)
-    assert allowed(10, adaptive_patience=False) == pytest.approx(330)
+    assert allowed(10, patience_evaluations=1) == pytest.approx(0.3 * 1000)
+    assert allowed(10, adaptive_patience=False) == pytest.approx(300)
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,12 @@ def test_patience_ends_a_run_that_finds_nothing_better():
     given = without("forecast", "divergence", adaptive_patience=False)
     cause, step = end(values, given)
     assert cause == "patience"
-    assert step == pytest.approx(best + 0.33 * PLAN, abs=3)
+    assert step == pytest.approx(best + 0.3 * PLAN, abs=3)
     assert end(values, without("forecast", "divergence", "patience"))[0] == ""
 
 
 def test_a_forecast_ends_a_run_that_has_settled_and_not_before_its_share():
-    values = settling(scale=12.0) + noise()
+    values = settling(scale=12.0) + noise(size=0.0005)
     given = params(patience_share=1.0)
     cause, step = end(values, given)
     assert cause == "forecast"
@@ -27,6 +27,26 @@ def test_a_forecast_ends_a_run_that_has_settled_and_not_before_its_share():
     later = params(patience_share=1.0, forecast={"min_share": 0.8})
     assert end(values, later)[1] >= 0.8 * PLAN
     assert end(values, without("forecast", patience_share=1.0))[0] == ""
+
+
+def test_a_forecast_of_a_noisy_curve_waits_until_nothing_better_comes():
+    values = settling(scale=12.0) + noise(size=0.006, seed=1)
+
+    def stop(wait):
+        last = run(values, params(patience_share=1.0, forecast={"noisy_wait": wait}))
+        return last[-1].cause, last[-1].waited_steps / PLAN
+
+    assert stop(0.0)[0] == stop(0.1)[0] == "forecast"
+    assert stop(0.0)[1] < 0.1 <= stop(0.1)[1]
+    loud = settling(scale=5.0) + noise(size=0.02, seed=1)
+    early, late = (
+        params(patience_share=1.0, forecast={"min_share": 0.4, "noisy_wait": wait})
+        for wait in (0.0, 0.1)
+    )
+    assert end(loud, early)[1] < 0.5 * PLAN <= end(loud, late)[1]
+    quiet = settling(scale=12.0) + noise(size=0.0005)
+    given = {wait: params(patience_share=1.0, forecast={"noisy_wait": wait}) for wait in (0.0, 0.5)}
+    assert end(quiet, given[0.0]) == end(quiet, given[0.5])
 
 
 @pytest.mark.parametrize(
@@ -54,19 +74,71 @@ def test_a_divergence_ends_a_run_and_a_spike_does_not():
     assert end(settling() + spike + noise())[0] != "divergence"
 
 
-def test_a_collapse_of_attention_ends_a_run_when_the_loss_follows():
-    lost = np.where(steps() > 40, 0.1, 0.9)
-    rise = np.where(steps() > 40, 0.25, 0.0)
-    cause, step = end(settling() + rise + noise(), attention=lost)
+LOST = np.where(steps() > 40, 0.1, 0.9)
+RISE = np.where(steps() > 40, 0.25, 0.0)
+
+
+def test_a_collapse_of_attention_ends_a_run_when_the_loss_follows_and_nothing_heals():
+    values = settling() + RISE + noise()
+    cause, step = end(values, attention=LOST)
     assert cause == "collapse"
-    assert step <= 45
+    assert 0.2 * PLAN <= step - 40 < 0.2 * PLAN + 5
+    soon = params(collapse_wait=0.05)
+    assert end(values, soon, attention=LOST)[1] < step - 10
     for given in (without("collapse"), params(attention_monitoring={"enabled": False})):
-        cause, later = end(settling() + rise + noise(), given, attention=lost)
+        cause, later = end(values, given, attention=LOST)
         assert cause != "collapse"
         assert later > step
-    assert end(settling() + noise(), attention=lost)[0] != "collapse"  # the loss stayed
-    never = np.full(PLAN, 0.1)
-    assert end(settling() + rise + noise(), attention=never)[0] != "collapse"
+    assert end(settling() + noise(), attention=LOST)[0] != "collapse"  # the loss stayed
+    assert end(values, attention=np.full(PLAN, 0.1))[0] != "collapse"
+
+
+def healing(lasts, height):
+    """A run that loses attention for a while and then goes on to a better optimum."""
+    ill = (steps() > 40) & (steps() <= 40 + lasts)
+    better = 0.2 * (1 - np.exp(-np.maximum(0, steps() - 40 - lasts) / 25))
+    return settling() + height * ill - better + noise(), np.where(ill, 0.1, 0.9)
+
+
+@pytest.mark.parametrize("height", [0.25, 0.7, 2.0])
+def test_a_collapse_that_recovers_is_not_stopped(height):
+    values, attention = healing(17, height)
+    decisions = run(values, attention=attention)
+    assert decisions[-1].step == PLAN or decisions[-1].best_step > 75
+    assert run(values, params(collapse_wait=0.05), attention=attention)[-1].step < 57
+    blind = run(values, without("collapse"), attention=attention)
+    assert height < 1.0 or blind[-1].cause == "divergence"
+
+
+def test_patience_begins_anew_when_lost_attention_reads_again():
+    ill = (steps() > 40) & (steps() <= 57)
+    values, attention = settling() + 0.25 * ill + 0.01 * (steps() > 40), np.where(ill, 0.1, 0.9)
+    waited = [decision.waited_steps for decision in run(values, attention=attention)]
+    assert waited[56] > 15
+    assert waited[57] <= 1
+
+
+def test_attention_that_only_flickers_has_not_come_back():
+    flicker = np.where((steps() > 40) & (np.arange(PLAN) % 4 == 0), 0.55, LOST)
+    values = settling() + RISE + noise()
+    cause, step = end(values, attention=flicker)
+    assert cause == "collapse"
+    assert step <= end(values, attention=LOST)[1] + 4
+
+
+def test_no_forecast_or_patience_ends_a_run_whose_attention_may_come_back():
+    flat = settling() + noise(size=0.0005)
+    given = params(patience_share=0.15, collapse_wait=0.4)
+    assert end(flat, given, attention=aligned)[1] < 60
+    lost = np.where(steps() > 45, 0.1, 0.9)
+    cause, step = end(flat, given, attention=lost)
+    assert step >= 45 + 0.4 * PLAN
+    short = {"adaptive_patience": False, "patience_share": 0.15, "collapse_wait": 0.4}
+    soon = settling(scale=4.0) + noise(size=0.0005)
+    lost = np.where(steps() > 30, 0.1, 0.9)
+    assert end(soon, without("forecast", **short), attention=aligned)[1] < 60
+    assert end(soon, without("forecast", **short), attention=lost)[1] >= 30 + 0.4 * PLAN
+    assert cause in ("patience", "forecast")
 
 
 def test_what_is_no_number_ends_a_run_at_once():
@@ -105,6 +177,15 @@ def test_overfitting_needs_to_hear_free_running_speech():
     values, train = facts["values"], facts["train_loss"]
     given = without("forecast", "divergence", "falling", patience_share=0.6)
     assert end(values, given, train_loss=train)[0] != "overfitting"
+
+
+@pytest.mark.parametrize("train", [None, 0.2 + 0.01 * steps()], ids=["unknown", "rises too"])
+def test_a_loss_that_rises_with_attention_half_lost_is_no_overfitting(train):
+    facts = overfitting_run(np.where(steps() > 35, 0.65, 0.9))
+    given = without("forecast", "divergence", "falling", patience_share=0.6)
+    assert end(given=given, **facts)[0] == "overfitting"
+    facts["train_loss"] = [None] * PLAN if train is None else train
+    assert end(given=given, **facts)[0] != "overfitting"
 
 
 def test_a_voice_that_has_not_aligned_is_given_its_time():

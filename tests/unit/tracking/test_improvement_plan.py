@@ -11,6 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kamerton.config.tuner_sections import QualityControlParams
+from kamerton.smart_tuner.quality_controller import QualityController
+from kamerton.tracking import names
+from kamerton.tracking.hooks import EvalFacts, Note
 from kamerton.tracking.improvement_plan import (
     PENDING,
     as_csv,
@@ -77,23 +81,48 @@ def test_rows_are_the_interventions_whatever_happens_between(records: list[Recor
     assert len(as_csv(plan).splitlines()) == len(plan.rows) + 1
 
 
+def told_by_quality_control(
+    entropy: tuple[float, float], quality: tuple[float, float]
+) -> tuple[list[Record], Note]:
+    """What the real controller notes of a change, and its note of what came of it.
+
+    Args:
+        entropy: Of attention, before the change and after it.
+        quality: The figure of merit, likewise.
+    """
+    controller = QualityController(QualityControlParams(enabled=True))
+    changed = False
+    records: list[Record] = []
+    for count in range(1, 12):
+        values = {names.FORCED + names.ATTENTION_ENTROPY: entropy[changed]}
+        facts = EvalFacts(step=10 * count, total=10**4, phase=2, values=values,
+                          quality=quality[changed])  # fmt: skip
+        for action in controller.on_eval(facts):
+            if isinstance(action, Note) and action.event.startswith("intervention"):
+                records.append(event(action.event, facts.step, **action.fields))
+                changed = True
+                if action.event == "intervention_effect":
+                    return records, action
+    raise AssertionError("nothing came of it")
+
+
 @pytest.mark.parametrize(
-    ("outcome", "reason", "verdict", "reverted", "figures"),
+    ("entropy", "quality", "verdict", "reverted", "figures"),
     [
-        ("kept", "the fault is less", "helped", False, (0.5, 0.25)),
-        ("reverted", "the fault is no less", "no_effect", True, (0.5, 0.25)),
-        ("reverted", "the fault is worse", "harmed", True, (0.5, 0.25)),
-        ("reverted", "quality suffered", "harmed", True, (1.0, 2.0)),
+        ((0.9, 0.7), (1.0, 1.0), "helped", False, (0.9, 0.7)),
+        ((0.9, 0.9), (1.0, 1.0), "no_effect", True, (0.9, 0.9)),
+        ((0.8, 0.9), (1.0, 1.0), "harmed", True, (0.8, 0.9)),
+        ((0.9, 0.7), (1.0, 2.0), "harmed", True, (1.0, 2.0)),
     ],
 )
 def test_what_quality_control_says_of_its_changes_is_understood(
-    outcome: str, reason: str, verdict: str, reverted: bool, figures: tuple[float, float]
-) -> None:
-    """In the words and fields of ``smart_tuner.quality_controller``."""
-    told = event("intervention_effect", 80, outcome=outcome, reason=reason, measured_before=0.5,
-                 measured=0.25, quality_before=1.0, quality_after=2.0)  # fmt: skip
-    (row,) = improvement_plan([TURNED, told]).rows
+    entropy: tuple[float, float], quality: tuple[float, float], verdict: str, reverted: bool,
+    figures: tuple[float, float],
+) -> None:  # fmt: skip
+    records, note = told_by_quality_control(entropy, quality)
+    (row,) = improvement_plan(records).rows
     assert (row.verdict, row.reverted) == (verdict, reverted)
     assert (row.before, row.after) == figures
-    assert row.action == "guided_attention_weight x 1.5"
+    assert row.cause == note.fields["issue"] == "attention_diffuse"
+    assert row.action == "guided_attention_weight x 2"
     assert row.cells[4] == verdict.replace("_", " ") + (", undone" if reverted else "")

@@ -18,6 +18,9 @@ SECRET = "hunter2hunter2"
     [
         f"https://user:{SECRET}@mlflow.example/x",
         f"postgresql://{SECRET}@db/x",
+        f"postgresql://me:a/{SECRET}@db/x",
+        f"postgresql://me:a@{SECRET}@db/x",
+        f"postgresql://host/db?user=me&password={SECRET}",
         f"--api-key={SECRET}",
         f"--api-key {SECRET} --next",
         f"API_KEY={SECRET}",
@@ -43,6 +46,7 @@ def test_secrets_in_text_are_masked(text: str) -> None:
         "http://127.0.0.1:5000",
         "token=${TELEGRAM_TOKEN}",
         "epochs: 12 at 10:45",
+        "see https://host/path and write to me@example.org",
     ],
 )
 def test_harmless_text_is_kept(text: str) -> None:

@@ -25,7 +25,8 @@ from kamerton.tracking.hooks import (
 )
 from kamerton.training import session as session_module
 from kamerton.training.checkpoint import read_checkpoint
-from kamerton.training.hooks import Hooks, LoopFacts
+from kamerton.training.hooks import Answer, Hooks, LoopFacts, steered, without_strangers
+from kamerton.training.state import TrainState
 from tests.tiny_corpus import tiny_params, write_tiny_dataset
 from tests.unit.training.test_loop import (
     _fixed_code,  # noqa: F401
@@ -249,6 +250,64 @@ def test_what_a_hook_remembers_is_part_of_the_checkpoint(
     attach(later)
     go(session(dataset, tmp_path, tiny_params()))
     assert [step for what, step in later.heard if what == "step"] == list(range(1, 13))
+
+
+def test_one_that_failed_is_left_out_when_the_run_goes_on(
+    dataset: Dataset, tmp_path: Path, attach: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken, whole = Listener(fail_at="eval"), Listener()
+    broken.name = "broken"
+    attach(broken, whole)
+    with pytest.raises(StoppedError):
+        go(session(dataset, tmp_path, tiny_params()), stop_at=8)
+    saved = read_checkpoint(only_run(tmp_path).checkpoints / "last.pt")["state"]
+    assert saved["hooks_failed"] == ("broken",)
+    mended, later = Listener(), Listener()
+    mended.name = "broken"
+    attach(mended, later)
+    state = go(session(dataset, tmp_path, tiny_params()))
+    assert mended.heard == []  # as it would not be told in a run that was not interrupted
+    assert later.evaluations[-1].step == 12
+    assert "failed earlier" in caplog.text
+    assert TrainState.from_dict(state.to_dict()) == state
+
+
+def test_what_a_hook_did_that_is_no_longer_attached_is_undone(
+    dataset: Dataset, tmp_path: Path, attach: Any
+) -> None:
+    steering, staying, scaling = Listener(), Listener(), Listener()
+    steering.name, staying.name, scaling.name = "steering", "staying", "scaling"
+    steering.answers = {5: [Adjust("learning_rate", 0.5, "too much")]}
+    staying.answers = {5: [Adjust("clip_norm", 0.5, "too much")]}
+    scaling.answers = {5: [ScaleBatch(2.0, "steady")]}
+    attach(steering, staying, scaling)
+    with pytest.raises(StoppedError):
+        go(session(dataset, tmp_path, tiny_params()), stop_at=7)
+    left = Listener()
+    left.name = "staying"
+    attach(left)
+    state = go(session(dataset, tmp_path, tiny_params()))
+    assert (state.adjustments, state.batch_scale) == ({"clip_norm": 0.5}, 1.0)
+    assert state.steered_by == {"clip_norm": "staying"}
+    (told,) = events(tmp_path, "adjustments_dropped")
+    assert told.fields == {"dropped": {"learning_rate": "steering", "batch_scale": "scaling"}}
+    assert left.facts[0].controls.owners["learning_rate"] != "quality"
+    assert left.facts[0].controls.owners["clip_norm"] == "quality"
+
+
+def test_a_stop_by_a_hook_that_is_no_longer_attached_is_none() -> None:
+    stop = Answer("early_stop", Stop("patience", "nothing better"))
+    later = Answer("another", Stop("whim", "as well"))
+    state = dataclasses.replace(TrainState(), **steered(TrainState(), [stop, later]))
+    assert without_strangers(state, ["early_stop"]) == (state, {})
+    gone, dropped = without_strangers(state, ["another"])
+    assert (gone.stopped, dropped) == ("", {"stopped": "early_stop"})
+
+
+def test_what_is_taken_back_belongs_to_nobody() -> None:
+    made = [Answer("one", Adjust("dropout", 0.5, "")), Answer("one", Adjust("dropout", 1.0, ""))]
+    assert steered(TrainState(), made)["steered_by"] == {}
+    assert steered(TrainState(), made[1:])["adjustments"] == {}  # it was never changed
 
 
 def test_evaluations_know_the_mean_loss_since_the_last(

@@ -52,11 +52,29 @@ def test_it_waits_as_long_as_until_the_next_intervention_could_come() -> None:
     assert judge(dataclasses.replace(HALVED, step=900), TOTAL, TRAIN, train_loss=1.0) is None
 
 
-def test_a_loss_that_was_not_finite_and_is_helped() -> None:
-    state = begun(BEFORE, HALVED, "non_finite", "halved", counts=True, train_loss=math.inf)
-    effect = judge(later(2.0, state=state), TOTAL, TRAIN, train_loss=5.0)
-    assert effect is not None
-    assert effect.verdict == "helped"
+@pytest.mark.parametrize(
+    ("more", "loss", "verdict"),
+    [(0, 4.0, "helped"), (0, 3.0, "helped"), (1, 4.0, "no_effect"), (1, 3.0, "no_effect"),
+     (0, 5.0, "harmed"), (1, 5.0, "harmed")],
+)  # fmt: skip
+def test_steps_that_were_not_finite_are_helped_when_there_are_no_more(
+    more: int, loss: float, verdict: str
+) -> None:
+    """Such steps are in no mean loss, so the loss alone cannot say that it was mended."""
+
+    def with_bad(state: TrainState, count: int) -> TrainState:
+        past = dataclasses.replace(state.recovery, bad_steps=count)
+        return dataclasses.replace(state, recovery=past)
+
+    state = begun(with_bad(BEFORE, 3), with_bad(HALVED, 3), "non_finite", "halved", counts=True,
+                  train_loss=4.0)  # fmt: skip
+    second = begun(with_bad(state, 5), with_bad(state, 5), "non_finite", "went back", counts=False,
+                   train_loss=4.0)  # fmt: skip
+    for made, count in ((state, 3), (second, 5)):
+        effect = judge(with_bad(later(2.0, state=made), count + more), TOTAL, TRAIN,
+                       train_loss=loss)  # fmt: skip
+        assert effect is not None
+        assert effect.verdict == verdict
 
 
 def test_before_the_first_evaluation_only_the_loss_counts() -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 MAX_FILE_BYTES: Final = 50 * 1000**2  # what Telegram takes of a document
 _MAX_VALUE_CHARS: Final = 300
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _STEP_OF_NAME = re.compile(r"-(\d{8,})$")
 
 
@@ -110,6 +110,11 @@ def shown(value: Any) -> str:
 def plain(text: str) -> str:
     """``text`` without control characters and lone surrogates, which no service takes."""
     return _CONTROL.sub(" ", text).encode("utf-8", "replace").decode("utf-8")
+
+
+def one_line(text: str) -> str:
+    """The same without line ends: what a record says cannot move a terminal or fake a log line."""
+    return " ".join(plain(text).splitlines())
 
 
 def shortened(text: str, limit: int) -> str:

@@ -9,17 +9,17 @@ from kamerton.stopping.voters.mann_kendall import trend
 
 COLLAPSE_FROM = 0.6  # a best diagonality from which its loss is a collapse
 COLLAPSE_SHARE = 0.5  # of its best
+REGAINED_SHARE = 0.75  # of its best; more than it was lost at, or noise would end a collapse
 
 
-def collapsed(view: View) -> bool:
+def lost(now: float, best: float) -> bool:
     """Whether attention had been there and less than half of its best is left."""
-    best = view.attention_best
-    return (
-        best is not None
-        and best >= COLLAPSE_FROM
-        and view.attention.size > 0
-        and float(view.attention[-1]) < COLLAPSE_SHARE * best
-    )
+    return best >= COLLAPSE_FROM and now < COLLAPSE_SHARE * best
+
+
+def regained(now: float, best: float) -> bool:
+    """Whether attention that was lost reads again."""
+    return now >= REGAINED_SHARE * best
 
 
 class AttentionHealth:
@@ -42,7 +42,7 @@ class AttentionHealth:
         now, best = float(view.attention[-1]), view.attention_best
         if best < params.guard_threshold and view.share < params.guard_share:
             return self._say(-1.0, 1.0, f"not aligned yet (best diagonality {best:.2f})")
-        if collapsed(view):
+        if lost(now, best):
             return self._say(1.0, 1.0, f"diagonality fell from {best:.2f} to {now:.2f}")
         z = trend(view.attention[-12:])
         if z > 1.0:

@@ -34,8 +34,10 @@ class OverfittingRisk:
     name = "overfitting"
     group = None
 
-    def __init__(self, params: OverfittingParams) -> None:
+    def __init__(self, params: OverfittingParams, *, attention: bool = True) -> None:
+        """Take the thresholds, and whether attention is looked at."""
         self._params = params
+        self._attention = attention and params.min_diagonality > 0.0
 
     def assess(self, view: View) -> Assessment:
         """The risk at this check."""
@@ -72,7 +74,7 @@ class OverfittingRisk:
         return last.size == _IN_A_ROW and view.span > 0.0 and bool((last > limit).all())
 
     def _attention_worse(self, view: View) -> bool:
-        if view.attention_best is None or view.attention.size == 0:
+        if not self._attention or view.attention_best is None or view.attention.size == 0:
             return False
         now, best = float(view.attention[-1]), view.attention_best
         return best - now >= _DROP or (best >= self._params.min_diagonality > now)
