@@ -9,9 +9,9 @@ picture, a sample of speech and an alert at every step, not one in 1,000 steps. 
 with alerts and without take turns in random order, so that whatever else the machine does falls on
 both; the interval is a bootstrap over pairs of blocks. What the sender does in its own thread falls
 on both, too, so its processor time is measured apart and added. The shorter a step, the more an
-alert weighs: these take some 10 ms, a voice's take a second. A loop as long as the
-middle call stands in its place in the blocks without: where that is late, too, the machine is busy
-with something else, and nothing can be said about calls (BUSY).
+alert weighs: these take some 10 ms, a voice's take a second. A loop as long as the middle call
+stands in its place in the blocks without, and what it took is taken off their steps: where it is
+late, too, the machine is busy with something else, and nothing can be said about calls (BUSY).
 
 Ends with 1 if the median step takes more than 1.02 times as long, or if one call in a hundred
 keeps the training for longer than 1 ms.
@@ -112,7 +112,9 @@ class Switch(Quiet):
         now = time.perf_counter()
         if facts.step > BLOCK:
             self.calls[told] += [middle - began, now - middle]
-            self.steps[told][-1].append(now - self._last)
+            # The steps without alerts must not hold what the alerts cost.
+            loops = 0.0 if told else now - began
+            self.steps[told][-1].append(now - self._last - loops)
             if told:
                 self.processor.append(time.thread_time() - spent)
         self._last = now

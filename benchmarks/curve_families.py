@@ -5,7 +5,8 @@ observed is the noise-free curve plus AR(1) noise (phi 0 to .6) of a standard de
 of the curve's range. The noise-free curve is kept: by it alone a checkpoint is good or bad, for
 what a run found by luck of the noise it did not find.
 
-Families, the ten of the project's notes on stopping, with the same seed always the same curve:
+Families, the ten kinds of curves that stop rules are known to meet, with the same seed always the
+same curve:
 
     power            a power law: always a little better
     exp              an exponential to a floor, reached early or late

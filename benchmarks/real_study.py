@@ -39,8 +39,9 @@ def main() -> int:
     print(f"working in {work}", flush=True)
     params = _params(arguments, work)
     begun = time.monotonic()
-    _tune_with_kills(arguments.project, work, params)
+    before = _tune_with_kills(arguments.project, work, params)
     rows = _study_rows(work)
+    rows.append(_same_runs_row(before, _trial_runs(work)))
     rows += _recovery_rows(arguments.project, work, params)
     rows += _mlflow_rows(work)
     print("\n| must show | found | holds |\n| --- | --- | --- |")
@@ -89,12 +90,17 @@ def _command(project: Path, work: Path, params: Path, stage: str, *more: str) ->
     return [sys.executable, "-m", "kamerton", stage, *data, *common, *more]
 
 
-def _tune_with_kills(project: Path, work: Path, params: Path) -> None:
-    """Kill the tuner in the middle of some trials, each time run it again."""
+def _tune_with_kills(project: Path, work: Path, params: Path) -> list[dict[int, list[str]]]:
+    """Kill the tuner in the middle of some trials, each time run it again.
+
+    Returns:
+        The runs that there were of each finished trial at each kill.
+    """
     outputs = ["--best-params", str(work / "best_params.yaml"),
                "--trials", str(work / "trials.csv"),
                "--report", str(work / "tuning.html")]  # fmt: skip
     command = _command(project, work, params, "tune", *outputs)
+    known = []
     for number in KILL_IN_TRIALS:
         tuner = subprocess.Popen(command, cwd=work)
         try:
@@ -107,7 +113,28 @@ def _tune_with_kills(project: Path, work: Path, params: Path) -> None:
                 os.kill(tuner.pid, signal.SIGKILL)
             tuner.wait()
         print(f"killed the tuner in trial {number + 1}", flush=True)
+        known.append({trial: runs for trial, runs in _trial_runs(work).items() if trial < number})
     subprocess.run(command, cwd=work, check=True)
+    return known
+
+
+def _trial_runs(work: Path) -> dict[int, list[str]]:
+    """The names of each trial's run directories."""
+    return {
+        int(folder.parent.name): [run.path.name for run in list_runs(folder)]
+        for folder in sorted((work / "runs/studies").glob("*/trials/*/runs"))
+    }
+
+
+def _same_runs_row(
+    before: list[dict[int, list[str]]], after: dict[int, list[str]]
+) -> tuple[str, str, bool]:
+    """Whether what was finished before a kill is what is there at the end, each one run."""
+    finished = before[-1]
+    same = all(after.get(number) == runs for kill in before for number, runs in kill.items())
+    single = all(len(runs) == 1 for runs in after.values())
+    found = f"{len(finished)} finished before a kill, {len(after)} trials of one run each: {single}"
+    return "no finished trial is made again", found, bool(finished) and same and single
 
 
 def _is_under_way(work: Path, number: int) -> bool:
@@ -136,13 +163,15 @@ def _study_rows(work: Path) -> list[tuple[str, str, bool]]:
     generations = yaml.safe_load(tree.read_text()) if tree else {}
     done = generations.get("generations", [])
     page = (work / "tuning.html").read_text()
+    labels = [f"g{one['number']}c{item['number']}" for one in done for item in one["candidates"]]
+    missing = [label for label in labels if label not in page]
     return [
         ("trials", f"{len(trials)}: {', '.join(states)}", len(trials) >= 5),
         ("each once, in order, after kill -9", str(numbers), numbers == sorted(set(numbers))),
         ("a killed trial went on", f"resumed at step {[r.step for r in resumed]}", bool(resumed)),
         ("pruned", str(pruned), pruned >= 1),
         ("generations", str(len(done)), len(done) >= 2),
-        ("generations in the report", "tree drawn", "eneration" in page),
+        ("candidates in the report", ", ".join(labels), bool(labels) and not missing),
     ]
 
 
@@ -165,6 +194,7 @@ def _recovery_rows(project: Path, work: Path, params: Path) -> list[tuple[str, s
     run = list_runs(runs)[0]
     records = read_records(run.metrics_file)
     made = [record for record in records if record.name == "recovery"]
+    page = (work / "training.html").read_text() if result.returncode == 0 else ""
     judged = [record for record in records if record.name == "recovery_effect"]
     lower = [record for record in judged if _is_lower(record)]
     return [
@@ -172,9 +202,11 @@ def _recovery_rows(project: Path, work: Path, params: Path) -> list[tuple[str, s
         ("a recovery", "; ".join(_told(record) for record in made), bool(made)),
         ("its effect", "; ".join(_effect(record) for record in judged), bool(lower)),
         ("the run goes on to its end", f"exit {result.returncode}", result.returncode == 0),
+        ("each recovery in the report", f"{page.count('recovery: ')} of {len(made)}",
+         bool(made) and page.count("recovery: ") >= len(made)),
         ("at most three restarts", str(len(made)), len(made) <= 3),
         ("the improvement plan", "written", (run.path / "improvement_plan.json").is_file()),
-    ]
+    ]  # fmt: skip
 
 
 def _set(changes: list[str]) -> list[str]:
@@ -210,19 +242,25 @@ def _effect(record: Record) -> str:
 def _mlflow_rows(work: Path) -> list[tuple[str, str, bool]]:
     """Runs and whose children they are, straight from the tracking database."""
     with sqlite3.connect(work / "mlflow.db") as database:
-        parents = database.execute(
-            "select count(*) from tags where key = 'mlflow.parentRunId'"
-        ).fetchone()[0]
-        kinds = dict(
-            database.execute(
-                "select value, count(*) from tags where key = 'kamerton.kind' group by value"
-            ).fetchall()
-        )
-    wanted = {"study", "trial"}
-    return [
-        ("MLflow: kinds of runs", str(kinds), wanted <= kinds.keys() and len(kinds) >= 3),
-        ("MLflow: runs with a parent", str(parents), parents >= 6),
-    ]
+        runs = database.execute(
+            "select kind.value, kind.run_uuid, parent.value from tags kind left join tags parent "
+            "on parent.run_uuid = kind.run_uuid and parent.key = 'mlflow.parentRunId' "
+            "where kind.key = 'kamerton.kind'"
+        ).fetchall()
+    studies = {run for kind, run, _ in runs if kind == "study"}
+    rows = [("MLflow: one study", str(len(studies)), len(studies) == 1)]
+    tree = next((work / "runs/studies").glob("*/generations.json"), None)
+    generations = yaml.safe_load(tree.read_text())["generations"] if tree else []
+    for kind, wanted in (
+        ("trial", len(_trial_runs(work))),
+        ("generation", sum(len(one["candidates"]) for one in generations)),
+    ):
+        parents = [parent for found, _, parent in runs if found == kind]
+        below = sum(parent in studies for parent in parents)
+        words = f"{below} of {len(parents)} runs, {wanted} wanted"
+        holds = below == len(parents) == wanted > 0
+        rows.append((f"MLflow: each {kind} once, below the study", words, holds))
+    return rows
 
 
 if __name__ == "__main__":

@@ -147,7 +147,18 @@ def _other_values(value: Any, kind: str) -> list[Any]:
     if isinstance(value, dict):
         return [{"train.weight_decay": {"type": "float", "low": 0.01, "high": 0.02}}]
     choices = [choice for choice in kind.split(" | ") if choice not in ("null", str(value))]
-    return [*choices, "sqlite:///other.db", "postgresql://host/study", "xx", "OTHER", "other", True, 3, 0.5, 4000.0]
+    return [
+        *choices,
+        "sqlite:///other.db",
+        "postgresql://host/study",
+        "xx",
+        "OTHER",
+        "other",
+        True,
+        3,
+        0.5,
+        4000.0,
+    ]
 
 
 def _changed(leaf) -> dict[str, Any]:

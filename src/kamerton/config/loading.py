@@ -102,7 +102,10 @@ def _explain(error: Any, sources: Sequence[YamlSource]) -> str:
     dotted = ".".join(map(str, path))
     found = error["input"]
     # A mapping is too long to repeat, and a URL may hold a password.
-    hidden = isinstance(found, dict | BaseModel) or (isinstance(found, str) and "://" in found)
+    is_url = isinstance(found, str) and "://" in found
+    if is_url:  # --set names it where it stands
+        place = place.replace(found, "...")
+    hidden = is_url or isinstance(found, dict | BaseModel)
     given = "" if hidden else f" (given: {found!r})"
     return f"{place}: {dotted}: {message}{given}" if dotted else f"{place}: {message}"
 

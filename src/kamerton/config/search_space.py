@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 Choice = bool | int | float | str | None
 
-# The specification's words for a dimension (seed 002), in ours.
+# The specification's words for a dimension, in ours.
 _SPECIFICATION_TYPES: dict[str, dict[str, Any]] = {
     "loguniform": {"type": "float", "log": True},
     "uniform": {"type": "float"},
@@ -250,7 +250,7 @@ def _with(values: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
 
 
 def default_search_space() -> dict[str, Dimension]:
-    """The specification's search space (seed 002), by the dotted names of our parameters."""
+    """The specification's search space, by the dotted names of our parameters."""
     dimensions: dict[str, dict[str, Any]] = {
         "train.learning_rate": {"type": "float", "low": 1e-5, "high": 1e-2, "log": True},
         "train.weight_decay": {"type": "float", "low": 1e-8, "high": 1e-3, "log": True},

@@ -49,7 +49,7 @@ class ForecastParams(Section):
         0.3, description="probability of such an improvement up to which it may stop a run"
     )
     noisy_wait: Share = Field(
-        0.07,
+        0.05,
         description="share of the plan without anything better, and later, to stop a noisy curve",
     )
     max_misfit: Share = Field(
@@ -67,7 +67,9 @@ class OverfittingParams(Section):
     val_loss_increase_threshold: float = Field(
         0.05, gt=0.0, description="rise of the validation loss over its best, as a share"
     )
-    min_diagonality: Share = Field(0.7, description="diagonality that an aligned voice keeps")
+    min_diagonality: Share = Field(
+        0.7, description="diagonality that an aligned voice keeps; 0: attention is no sign"
+    )
     premature_stopping_threshold: Share = Field(
         0.3, description="share of sentences that end too early"
     )

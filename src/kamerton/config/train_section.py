@@ -193,8 +193,8 @@ class RecoveryParams(Section):
     divergence_share: float = Field(
         0.3,
         gt=0.0,
-        description="rise of an evaluation over the best, as a share of the improvement since the "
-        "first one, that is a divergence, twice in a row",
+        description="rise of the mel loss over the best, as a share of the improvement since the "
+        "first one and at least half of the best, that is a divergence, twice in a row",
     )
     collapse_below: Share = Field(
         0.3,

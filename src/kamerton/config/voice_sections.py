@@ -24,8 +24,8 @@ class TuneParams(Section):
     )
     pruner: Literal["auto", "successive_halving", "hyperband", "median", "none"] = Field(
         "auto",
-        description="how hopeless trials are ended early; auto: none up to 30 trials and with the gp "
-        "sampler, which learn most from whole trials, else successive_halving",
+        description="how hopeless trials are ended early; auto: none up to 30 trials and with the "
+        "gp sampler, which learn most from whole trials, else successive_halving",
     )
     startup_trials: int | None = Field(
         None,

@@ -157,7 +157,7 @@ class EpochAdvisor:
         return EpochAdvice(rule, correction, epochs, round(confidence, _DIGITS), reasons)
 
     def correction(self, descriptors: Descriptors, dataset_sha256: str) -> Correction:
-        """What the history says of a dataset: kappa of document 003, shrunk by how much there is.
+        """What the history says of a dataset: the specification's kappa, shrunk by its amount.
 
         kappa = exp(mean log ratio) ** (n / (n + 3)) over the n <= 5 nearest lessons, within
         [0.5, 2].

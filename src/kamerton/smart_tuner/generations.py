@@ -322,8 +322,7 @@ class _WarmLoop:
         )
 
     def _compared_to(self, curve: Mapping[int, float]) -> int:
-        """The last step that counts: the trial's, or where the run was not evaluated until then,
-        its own first."""
+        """The last step that counts: the trial's; its own first where it had none until then."""
         return max(self._trial_end, min(curve))
 
     def _verdict(self, objective: float, kept: bool) -> str:

@@ -178,7 +178,8 @@ def _votes(event: RunEvent, console: Console) -> RenderableType:
         side = "stop" if score > 0 else ("go on" if score < 0 else "no opinion")
         colour = "red" if score > 0 else ("green" if score < 0 else "dim")
         rows.append([
-            one_line(f"  {vote.get('voter')}").replace("_", " "), Text(f"{score:+.2f} {side}", style=colour),
+            one_line(f"  {vote.get('voter')}").replace("_", " "),
+            Text(f"{score:+.2f} {side}", style=colour),
             f"sure {confidence:.2f}", one_line(str(vote.get("reason", ""))),
         ])  # fmt: skip
     colour = "bold red" if event.fields.get("stop") else "bold"

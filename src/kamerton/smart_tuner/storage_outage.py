@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import importlib
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
@@ -68,7 +69,7 @@ class Outages:
                 if time.monotonic() - began + pause > self._patience:
                     raise StorageAwayError(
                         f"tune.storage: {self._place} does not answer ({kind}).",
-                        hint="the same command goes on once its server runs and lets this machine in",
+                        hint="see that its server runs; then the same command goes on",
                     )
                 time.sleep(pause)
                 pause = min(_LONGEST_PAUSE, 2 * pause)
@@ -87,7 +88,5 @@ def _driver_errors() -> tuple[type[Exception], ...]:
 
         found.append(sqlalchemy.exc.SQLAlchemyError)
     with contextlib.suppress(ImportError):
-        import grpc
-
-        found.append(grpc.RpcError)
+        found.append(importlib.import_module("grpc").RpcError)
     return tuple(found)

@@ -325,7 +325,8 @@ class _Conductor:
     def _train(self, overrides: list[Override]) -> None:
         """Train into a place of its own, so that the voice that is there stays until then."""
         self.paths.model.parent.mkdir(parents=True, exist_ok=True)
-        scratch = temporary_folder(self.paths.model)  # of this process: another may do the same
+        # Of this process: another may do the same.
+        scratch = temporary_folder(self.paths.model.with_name(f"{self.paths.model.name}.auto"))
         try:
             self._train_into(scratch, overrides)
         finally:

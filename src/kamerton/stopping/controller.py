@@ -102,7 +102,7 @@ class StopController:
     def intervened(self, step: float, *, attention_anew: bool = False) -> None:
         """Someone else changed the run after ``step``, a recovery say.
 
-        Patience begins anew, and so does what rules counted and the sums; the best stays what it is.
+        Patience begins anew, and so does what rules counted and the sums; the best stays.
 
         Args:
             step: Of the last evaluation before it, or later.

@@ -19,6 +19,7 @@ TREND_BLOCKS = 12
 PROMISE = 0.5  # probability of an improvement that is waited for
 FALLING_PATIENCES = 2.0  # for how long a loss that comes down is waited for
 _EVIDENT = 1.0  # of the range: a loss above where it began
+_OUTSTANDING = 3.0  # deviations that the best of many evaluations may lie below their level
 _FALLING = -1.0  # Z below which a loss that is high comes down again
 _QUIET, _LOUD = 0.001, 0.01  # of the range: noise that forecasts need not mind, and do mind
 _SETTLING = 0.15  # of the plan after alignment, in which the loss follows attention
@@ -66,10 +67,19 @@ def diverges(now: Situation, params: EarlyStoppingParams) -> bool:
     stretch = max(HARD_CHECKS, round(lasts * view.blocks))
     return (
         above.size >= stretch
-        and float(above[-stretch:].min()) > params.divergence_share
+        and float(above[-stretch:].min()) > _risen(now, params)
         and trend(view.recent[-TREND_BLOCKS:]) > _FALLING
         and trend(view.recent[-6:]) > _FALLING
     )
+
+
+def _risen(now: Situation, params: EarlyStoppingParams) -> float:
+    """The rise above the best, in ranges, that is much.
+
+    The best of many noisy evaluations lies below their level by some of their deviation. In a run
+    that begins with good weights, whose range is small, that alone would be much.
+    """
+    return min(_EVIDENT, params.divergence_share + _OUTSTANDING * now.noise)
 
 
 def collapses(now: Situation, params: EarlyStoppingParams) -> bool:

@@ -1,5 +1,6 @@
 """`kamerton auto` from the shell: its options, its exit codes and what it prints."""
 
+import itertools
 import json
 
 import pytest
@@ -118,6 +119,6 @@ def test_help_fills_its_lines(command, capsys, monkeypatch):
     assert main.exit_code([*command, "--help"]) == 0
     text = [line.strip() for line in capsys.readouterr().out.splitlines()]
     body = text[2 : next(i for i, line in enumerate(text) if line.startswith("╭"))]
-    pairs = [(a, b) for a, b in zip(body, body[1:], strict=False) if a and b]
+    pairs = [(a, b) for a, b in itertools.pairwise(body) if a and b]
     for line, after in pairs:  # no line ends before the next word would not fit
         assert len(line) + 1 + len(after.split()[0]) > 90, line

@@ -3,12 +3,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from kamerton.cli import main
+from kamerton.core.files import file_lock
 from kamerton.smart_tuner.metrics_store import MetricsStore
 from kamerton.tracking import JsonlTracker, RunDirectory
 
@@ -116,3 +118,20 @@ def test_it_follows_a_run_from_its_beginning_and_ends_with_ctrl_c(tmp_path: Path
     told = (tmp_path / "out").read_text()
     assert "step 30  val mel loss 0.5" in told
     assert "phase 1, reason goal" in told
+
+
+def test_a_study_is_watched_until_its_tuner_is_done(tmp_path: Path) -> None:
+    study = tmp_path / "studies" / "cafe"
+    run = make_run(study / "trials" / "000" / "runs")
+    run.write_status("finished", step=30)
+    tracker = JsonlTracker(study)
+    tracker.log_metrics({"objective": 0.5, "complete": 1.0}, 0)
+    tracker.flush()
+    command = ["runs", "watch", "cafe", "--runs", str(tmp_path), "--interval", "0.2", "--json"]
+    watching = threading.Thread(target=main.exit_code, args=(command,), daemon=True)
+    with file_lock(study / ".lock"):  # as a tuner does, here between two trials
+        watching.start()
+        watching.join(1.5)
+        assert watching.is_alive()
+    watching.join(20)
+    assert not watching.is_alive()

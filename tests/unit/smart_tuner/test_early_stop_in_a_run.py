@@ -9,6 +9,7 @@ import pytest
 
 from kamerton.config.schema import TrainParams
 from kamerton.smart_tuner.early_stop import EarlyStopController, known_drops
+from kamerton.stopping import replay
 from kamerton.tracking import names
 from kamerton.tracking.hooks import EvalFacts, Stop
 from kamerton.training import phases, recovery
@@ -101,12 +102,23 @@ def overfitted(share: float) -> tuple[float, float, float]:
     return loss + 0.6 * max(0.0, share - 0.2), reads, train - 0.3 * max(0.0, share - 0.2)
 
 
-@pytest.mark.parametrize("curve", [flat, overfitted])
+@pytest.mark.parametrize(
+    ("curve", "causes", "latest"),
+    [(flat, {"patience", "forecast"}, 0.97), (overfitted, {"overfitting", "patience"}, 0.7)],
+)
 @pytest.mark.parametrize("seed", range(3))
-def test_a_run_that_gets_no_better_ends_long_before_its_budget(curve: Curve, seed: int):
+def test_a_run_that_gets_no_better_ends_before_its_budget(
+    curve: Curve, causes: set[str], latest: float, seed: int
+):
     lived = live(curve, seed=seed)
-    assert lived.cause in {"patience", "forecast", "overfitting", "divergence"}
-    assert 0.3 < lived.share < 0.85
+    assert lived.cause in causes
+    assert 0.3 < lived.share < latest
+    assert set(lived.causes) <= {"plateau"}
+
+
+def test_a_run_that_gets_no_better_ends_in_its_third_quarter_mostly():
+    shares = sorted(live(flat, seed=seed).share for seed in range(7))
+    assert shares[3] < 0.8
 
 
 def test_a_run_that_still_gets_better_is_not_ended():
@@ -122,6 +134,16 @@ def test_noise_of_a_run_that_begins_with_good_weights_is_no_trouble(noise: float
     )  # fmt: skip
     assert "divergence" not in lived.causes
     assert lived.cause in {"budget", "patience"}
+
+
+def test_noise_that_is_a_large_part_of_a_small_range_is_seldom_a_divergence():
+    """The best of many noisy evaluations lies below their level; 4 of these were ended for it."""
+    ended = 0
+    for seed in range(12):
+        draws = np.random.default_rng(seed).normal(0.0, 0.04, 80)
+        values = 0.55 + 0.1 * np.exp(-np.arange(1, 81) / 24) + draws
+        ended += replay(values.tolist(), 80).decisions[-1].cause == "divergence"
+    assert ended <= 1
 
 
 def relearns(count: int, takes: float) -> str:

@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 
+from kamerton.config.stopping_section import EarlyStoppingParams
 from kamerton.core.stop import StopRequest
 from kamerton.data.manifest import Dataset
 from kamerton.smart_tuner.batch_size import BatchSizeAdapter
+from kamerton.smart_tuner.early_stop import EarlyStopController
 from kamerton.smart_tuner.gradient_stability import PREFIX, USUAL, GradientStabilityMonitor
 from kamerton.smart_tuner.quality_controller import QualityController
+from kamerton.smart_tuner.quality_forecast import QualityForecast
 from kamerton.tracking import Record, read_records
 from kamerton.tracking.hooks import Hook, StepFacts
 from kamerton.training.event_lines import happenings
@@ -59,6 +62,8 @@ def hooks() -> tuple[Witness, list[Hook]]:
         GradientStabilityMonitor(train.quality_control),
         controller,
         BatchSizeAdapter(train.batch_size_adaptation, train.batch_size),
+        EarlyStopController.of(EarlyStoppingParams(min_evaluations=10**6), STEPS, interval=6),
+        QualityForecast(),
     ]
 
 
@@ -165,7 +170,7 @@ def test_a_killed_run_is_steered_as_an_undisturbed_one(
     go(dataset, tmp_path)
     ours: Any = outcome(tmp_path)
     assert_equal(ours, outcome(undisturbed[0]))
-    for name in ("intervention", "intervention_effect", "batch_scaled"):
+    for name in ("intervention", "intervention_effect", "batch_scaled", "decision", "forecast"):
         told = [[(r.step, r.fields) for r in events(runs, name)]
                 for runs in (tmp_path, undisturbed[0])]  # fmt: skip
         assert told[0] == told[1]

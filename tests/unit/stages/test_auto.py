@@ -306,7 +306,8 @@ def test_two_at_once_train_into_places_of_their_own(stages, monkeypatch):
     def train(paths, params, force):
         seen.append(paths["model"])
         if len(seen) == 1:  # another process begins meanwhile
-            monkeypatch.setattr("os.getpid", lambda pid=os.getppid(): pid)
+            other = os.getppid()
+            monkeypatch.setattr("os.getpid", lambda: other)
             run("train", stages)
             assert seen[0].parent.is_dir()
             monkeypatch.undo()

@@ -311,12 +311,13 @@ def test_a_run_that_gave_up_says_so(ports: dict[str, Path], runs: Path, caplog: 
 
 
 def test_patience_is_not_giving_up(ports: dict[str, Path], runs: Path) -> None:
-    # At this learning rate nothing improves; a network that never read is not guarded here.
+    # At this learning rate nothing improves; a network that never read is not guarded here, and no
+    # recovery lets patience begin anew.
     stopping = {
         "patience_share": 0.1, "min_evaluations": 2, "attention_monitoring": {"enabled": False}
     }  # fmt: skip
     params = quick(max_steps=12, eval_interval_steps=1, learning_rate=1e-12,
-                   early_stopping=stopping)  # fmt: skip
+                   early_stopping=stopping, recovery={"enabled": False})  # fmt: skip
     report = train(**ports, params=params, runs=runs)
     assert report.steps < 12
     assert "stopped: patience" in dict(report.summary())["steps"]

@@ -281,6 +281,11 @@ def test_the_next_study_begins_where_this_one_ended(project: Path) -> None:
     best = dict(first.best.params)
     assert first.best.number == 1
     write_json(project / "dataset" / "dataset.json", card | {"content_sha256": "d" * 64})
+    # As if it had been killed before it could leave anything.
+    (project / "runs" / "history.db").unlink()
+    write_json(project / "dataset" / "dataset.json", card)
+    assert run(project, params(1), force=True).reused
+    write_json(project / "dataset" / "dataset.json", card | {"content_sha256": "d" * 64})
     second = run(project, params(2), force=True)
     assert dict(second.results[1].params) == best
     assert "<td>from history</td>" in (project / "tuning.html").read_text()

@@ -42,9 +42,7 @@ def test_the_bar_is_given_the_note_of_every_step() -> None:
     shown: list[tuple[float, float, str]] = []
     progress = ShownProgress(lambda *report: shown.append(report), phases=3)
     for step in (1, 2):
-        state: Any = SimpleNamespace(
-            step=step, phase=SimpleNamespace(index=2), diagonality=0.5
-        )
+        state: Any = SimpleNamespace(step=step, phase=SimpleNamespace(index=2), diagonality=0.5)
         result: Any = SimpleNamespace(losses=SimpleNamespace(total=0.25), frames=100)
         progress(state, result, 9)
     assert [report[:2] for report in shown] == [(1, 9), (2, 9)]
