@@ -49,7 +49,7 @@ class ForecastParams(Section):
         0.3, description="probability of such an improvement up to which it may stop a run"
     )
     noisy_wait: Share = Field(
-        0.05,
+        0.045,
         description="share of the plan without anything better, and later, to stop a noisy curve",
     )
     max_misfit: Share = Field(
