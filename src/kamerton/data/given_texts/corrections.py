@@ -41,13 +41,13 @@ class CorrectionRow:
 
 def escape_cell(value: str) -> str:
     """A text that no spreadsheet takes for a formula; `unescape_cell` undoes it."""
-    value = value.strip()  # as a reader will have it
-    return f"'{value}" if value.startswith(("'", *_FORMULA)) else value
+    # A reader leaves out the spaces before it.
+    return f"'{value}" if value.lstrip().startswith(("'", *_FORMULA)) else value
 
 
 def unescape_cell(value: str) -> str:
     """The text that `escape_cell` was given, or that was typed."""
-    escaped = value.startswith("'") and value[1:].startswith(("'", *_FORMULA))
+    escaped = value.startswith("'") and value[1:].lstrip().startswith(("'", *_FORMULA))
     return value[1:] if escaped else value
 
 

@@ -45,7 +45,7 @@ function show(){let count=0;for(const clip of clips){const now=state(clip);
 count+=now.changed||now.ticked;clip.classList.toggle('changed',now.changed);
 clip.classList.toggle('accepted',now.ticked);clip.classList.toggle('dropped',now.dropped)}
 document.getElementById('count').textContent=`${count} of ${clips.length} corrected or accepted`}
-const guard=value=>/^['=+@-]/.test(value.trim())?"'"+value.trim():value.trim();
+const guard=value=>/^\s*['=+@-]/.test(value)?"'"+value:value;
 const quote=value=>/[",\r\n]/.test(value)?'"'+value.replaceAll('"','""')+'"':value;
 function csv(){const lines=[columns];rows.forEach((row,at)=>{const now=state(clips[at]),
 line=[...row];line[text]=guard(now.typed);line[accept]=now.ticked?'yes':'';lines.push(line)});
