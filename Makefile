@@ -40,8 +40,8 @@ test-training: $(READY)  ## proofs that training loses no work: kills, full disk
 test-engine: $(READY)  ## image builds; skips where no container engine answers
 	$(BIN)/python -m pytest -m engine
 
-bench: $(READY)  ## figures against their baselines, half an hour; see benchmarks/README.md
-	@for name in segmentation transcription scale malformed fuzzing versioning train_step batching inference early_stopping; do \
+bench: $(READY)  ## figures against their baselines, forty minutes; see benchmarks/README.md
+	@for name in segmentation transcription scale malformed fuzzing versioning train_step batching inference early_stopping search log_watcher alerts; do \
 	    echo "== $$name"; $(BIN)/python -m benchmarks.$$name || failed="$$failed $$name"; \
 	done; test -z "$$failed" || { echo "missed:$$failed"; exit 1; }
 

@@ -1,6 +1,6 @@
 """What the stop decision saves and how often it keeps the right checkpoint, against other rules.
 
-    python -m benchmarks.early_stopping [--curves 2000] [--real FOLDER] [--figure FILE.png]
+    python -m benchmarks.early_stopping [--curves 500] [--real FOLDER] [--figure FILE.png]
 
 Curves are the seeded synthetic ones of `curve_families` (seeds from 1000; the rules were tuned on
 others) and, where the folder is there, real validation curves. A rule is right on a curve where
@@ -340,7 +340,7 @@ def run_real(
 def main() -> int:
     """All tables; 1 where a bar is missed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--curves", type=int, default=500, help="synthetic ones; 2000 are judged")
+    parser.add_argument("--curves", type=int, default=2000, help="synthetic ones")
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="of the synthetic ones")
     parser.add_argument("--ablation-curves", type=int, default=150, help="of them, for ablations")
     parser.add_argument("--real", type=Path, default=REAL, help="folder of real curves")

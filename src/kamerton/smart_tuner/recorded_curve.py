@@ -116,11 +116,11 @@ def read_curve(path: Path, *, metric: str | None = None) -> RecordedCurve:
         path = path / "metrics.jsonl"
     if path.is_dir():
         return _of_series(path, _read_events(path), metric)
-    if path.suffix == ".jsonl":
+    if path.suffix.lower() == ".jsonl":
         series, planned, recoveries = _read_record(path)
         lived = Circumstances(_train_params(path.parent / "params.yaml"), recoveries)
         return replace(_of_series(path, series, metric), planned=planned, lived=lived)
-    if path.suffix in {".csv", ".tsv", ".txt"}:
+    if path.suffix.lower() in {".csv", ".tsv", ".txt"}:
         return _read_csv(path)
     raise UsageError(f"{path} is of no form that can be replayed.", hint=_FORMS)
 
@@ -252,7 +252,7 @@ def _read_csv(path: Path) -> RecordedCurve:
     except UnicodeDecodeError as error:
         raise _bad(path, f"is not text: {error.reason}") from error
     metric = "value"
-    delimiter = "\t" if path.suffix == ".tsv" else ","
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     for number, cells in enumerate(csv.reader(text.splitlines(), delimiter=delimiter), start=1):
         if not any(cell.strip() for cell in cells):
             continue
