@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from kamerton.config.schema import TrainParams
+from kamerton.training import interventions
 from kamerton.training.checkpoint import Checkpoints
 from kamerton.training.clipping import usual_norm
-from kamerton.training.interventions import _saved, act, forget_bad_moments
+from kamerton.training.interventions import Patient, _saved, act, forget_bad_moments
 from kamerton.training.recovery import (
     Decision,
     count_diverged,
@@ -383,3 +384,22 @@ def test_a_gate_that_is_lost_alone_is_no_trouble_of_recovery() -> None:
         forced_diagonality=0.95, recovery=lived(3.0, 0.5, 0.5, 0.5),
     )  # fmt: skip
     assert judge(state) is None
+
+
+def test_attention_that_is_lost_again_is_led_there_at_half_the_learning_rate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    saved = {"model": {}, "state": {"step": 40}}
+    monkeypatch.setattr(interventions, "_saved", lambda *_args, **_how: iter([saved]))
+    monkeypatch.setattr(interventions, "_diagonality", lambda _saved: 0.9)
+    monkeypatch.setattr(interventions, "_reload", lambda _saved, _patient, state: state)
+    patient: Any = Patient(None, None, None, TRAIN)  # type: ignore[arg-type]
+    lost = Decision("collapse", "go_back_aligned", before=50)
+    first = act(lost, patient, COLLAPSED)
+    assert first.state.recovery.learning_rate_factor == 1.0
+    second = act(lost, patient, first.state)
+    third = act(lost, patient, second.state)
+    factors = [out.state.recovery.learning_rate_factor for out in (second, third)]
+    assert factors == [0.5, 0.25]
+    assert "halved" not in first.action
+    assert "halved" in second.action
