@@ -79,9 +79,16 @@ class StudyRecorder:
             self._trials[number].end("stopped")
 
     def trials_finished(self, results: list[TrialResult]) -> None:
-        """Record every finished trial once; all of the study's trials so far are given."""
-        for count, result in enumerate(results, start=1):
+        """Record every finished trial once; all of the study's trials so far are given.
+
+        A trial that others, begun before it, still have to follow waits for them: readers of a
+        series take its points in the order of their steps.
+        """
+        for result in results:
             self._finish_in_mlflow(result)
+        for count, result in enumerate(results, start=1):
+            if result.number >= count:  # one before it is under way
+                break
             if result.number in self._recorded:
                 continue
             self._recorded.add(result.number)

@@ -188,3 +188,17 @@ def test_people_are_told_of_each_new_best_trial_once(folder: StudyFolder) -> Non
             recorder.trials_finished(results[:count])
         recorder.close("finished")
     assert [text.split()[1] for text in told] == ["0", "1", "3"]
+
+
+def test_trials_that_end_out_of_order_are_recorded_in_order(folder: StudyFolder) -> None:
+    params = Params.model_validate({"tracking": {"mlflow_uri": None}})
+    results = {
+        number: TrialResult(number, "complete", {"train.learning_rate": 1e-3}, objective=1.0)
+        for number in range(4)
+    }
+    recorder = StudyRecorder(folder, params)
+    for finished in ((0, 2), (0, 2, 3), (0, 1, 2, 3)):
+        recorder.trials_finished([results[number] for number in finished])
+    recorder.close("finished")
+    records = read_records(folder.path / "metrics.jsonl")
+    assert [record.step for record in records if record.kind == "metrics"] == [0, 1, 2, 3]
