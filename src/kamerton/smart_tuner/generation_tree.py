@@ -248,6 +248,7 @@ def decided(generation: Generation, min_gain_sigmas: float) -> Generation:
     words = f"{winner.words} beat the control by {gains[best]:.1f} σ"
     if gains[best] > min_gain_sigmas:
         return replace(judged, accepted=best, reason=f"{words}, more than {min_gain_sigmas:g}")
-    return replace(
-        judged, accepted=CONTROL, reason=f"{words} at best, not more than {min_gain_sigmas:g}"
-    )
+    reason = f"{words} at best, not more than {min_gain_sigmas:g}"
+    if gains[best] <= 0:
+        reason = f"no change beat the control; {winner.words} came closest"
+    return replace(judged, accepted=CONTROL, reason=reason)
