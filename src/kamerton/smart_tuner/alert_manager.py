@@ -22,7 +22,7 @@ from typing import Any, Final, Self, get_args
 
 from kamerton.config.tuner_sections import AlertKind, AlertParams
 from kamerton.core.errors import PipelineError
-from kamerton.smart_tuner.channels.delivery import Channel, DeliveryError, Part
+from kamerton.smart_tuner.channels.delivery import Channel, DeliveryError
 from kamerton.smart_tuner.channels.message import Message, Newest
 from kamerton.smart_tuner.channels.opening import open_channels
 from kamerton.smart_tuner.channels.outbox import Outbox
@@ -304,15 +304,6 @@ class AlertManager:
         }
         run = self._mask(message.run)
         return replace(message, text=self._mask(message.text), run=run, fields=fields)
-
-    def preview(self, message: Message) -> list[tuple[str, list[Part]]]:
-        """What each channel would send of a message, with secrets masked; sends nothing."""
-        masked = self._masked(replace(message, run=message.run or self._run))
-        parts = [(box.channel.name, box.channel.parts(masked)) for box in self._boxes]
-        return [
-            (name, [replace(part, shown=self._mask(part.shown)) for part in found])
-            for name, found in parts
-        ]
 
     def flush(self, seconds: float) -> bool:
         """Wait until nothing waits, or ``seconds`` are over; whether all is sent."""

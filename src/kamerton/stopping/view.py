@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 
 from kamerton.stopping.series import Floats
-from kamerton.stopping.types import Group, Vote
 
 
 def _nothing() -> Floats:
@@ -64,16 +62,6 @@ class View:
     def share(self) -> float:
         """How much of the plan is over."""
         return self.step / self.planned
-
-
-class Voter(Protocol):
-    """One opinion about whether to go on."""
-
-    name: str
-    group: Group | None
-
-    def vote(self, view: View) -> Vote:
-        """Its opinion; no confidence where it has nothing to go by."""
 
 
 def block_noise(means: Floats) -> float:
